@@ -1,0 +1,60 @@
+package telemetry
+
+import "strings"
+
+// Flags say what befell an exchange, as Envoy's response flags do. They can be combined with |.
+type Flags uint32
+
+// Envoy's response flags, in the order that Envoy writes them in (source/common/stream_info/utility.cc).
+const (
+	LH    Flags = 1 << iota // local service failed its health check
+	UH                      // no healthy upstream
+	UT                      // upstream request timeout
+	LR                      // local reset of the connection
+	UR                      // upstream reset the stream
+	UF                      // upstream connection failure
+	UC                      // upstream connection termination
+	UO                      // upstream overflow: circuit breaking
+	NR                      // no route
+	DI                      // delay injected
+	FI                      // fault injected
+	RL                      // rate limited
+	UAEX                    // denied by external authorization
+	RLSE                    // rate limit service error
+	DC                      // downstream connection termination
+	URX                     // retry limit or connect attempts exceeded
+	SI                      // stream idle timeout
+	IH                      // invalid value in a strictly checked header
+	DPE                     // downstream protocol error
+	UMSDR                   // upstream stream reached its longest duration
+	RFCF                    // response from cache
+	NFCF                    // no filter configuration
+	DT                      // downstream duration timeout
+	UPE                     // upstream protocol error
+	NC                      // no cluster
+	OM                      // overload manager
+	DF                      // DNS resolution failed
+	DO                      // dropped for overload of the upstream
+	DR                      // downstream reset the stream
+	flagsEnd
+)
+
+var flagNames = [...]string{
+	"LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC", "URX", "SI", "IH",
+	"DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR",
+}
+
+// String returns the flags' names with commas between them, or "-" for none.
+func (f Flags) String() string {
+	f &= flagsEnd - 1
+	if f == 0 {
+		return "-"
+	}
+	var names []string
+	for i, n := range flagNames {
+		if f&(1<<i) != 0 {
+			names = append(names, n)
+		}
+	}
+	return strings.Join(names, ",")
+}

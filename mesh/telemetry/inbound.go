@@ -1,0 +1,122 @@
+package telemetry
+
+import (
+	"maps"
+	"sync/atomic"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+)
+
+// Inbound resolves who is calling one inbound service: from the peer's header and certificate to the edge's handle.
+// It is safe for concurrent use until it was closed.
+//
+// What clients say in a header must not be able to grow the sidecar: at most Options.MaxPeers different headers are kept
+// over all Inbounds. Beyond, callers that were quiet make room; where none was, newcomers count for the unknown peer
+// and outrider_metrics_overflow_total{limit="peers"}.
+type Inbound struct {
+	m       *Metrics
+	base    Edge
+	unknown *HTTP // the edge of callers that say nothing, or too much
+	callers atomic.Pointer[map[caller]*callerEdge]
+	closed  bool // guarded by m.mu
+}
+
+// caller is what a request says of its peer.
+type caller struct{ header, principal string }
+
+// callerEdge is a kept caller; called is cleared when room is sought, and set again by its next request.
+type callerEdge struct {
+	http   *HTTP
+	called atomic.Bool
+}
+
+// Inbound returns the resolver of an inbound service; base has everything of its edges but the peer.
+// Whoever calls it must call Close when the generation retires.
+func (m *Metrics) Inbound(base Edge) *Inbound {
+	base.Reporter, base.Peer = or(base.Reporter, Destination), model.Peer{}
+	i := &Inbound{m: m, base: base, unknown: m.HTTP(base)}
+	i.callers.Store(&map[caller]*callerEdge{})
+	return i
+}
+
+// HTTP returns the edge of a request by its x-outrider-peer header (empty where there is none) and the SPIFFE id of the
+// connection's peer (empty where it showed none). The handle is i's: the caller does not release it. A caller that was
+// seen before costs no allocation.
+func (i *Inbound) HTTP(header []byte, principal string) *HTTP {
+	if len(header) == 0 && principal == "" {
+		return i.unknown
+	}
+	if c, ok := (*i.callers.Load())[caller{string(header), principal}]; ok {
+		if !c.called.Load() {
+			c.called.Store(true)
+		}
+		return c.http
+	}
+	return i.admit(header, principal)
+}
+
+func (i *Inbound) admit(header []byte, principal string) *HTTP {
+	peer, ok := ParsePeer(header)
+	if !ok && principal == "" {
+		return i.unknown
+	}
+	m := i.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i.closed {
+		return i.unknown
+	}
+	key := caller{string(header), principal}
+	if !ok {
+		key.header = "" // unreadable headers share one place
+	}
+	callers := *i.callers.Load()
+	if c, ok := callers[key]; ok {
+		return c.http
+	}
+	callers = maps.Clone(callers)
+	if m.peers >= m.maxPeers && i.makeRoom(callers) == 0 {
+		m.peerLimit.Inc()
+		i.callers.Store(&callers)
+		return i.unknown
+	}
+	e := i.base
+	e.Peer, e.PeerPrincipal = peer, principal
+	c := &callerEdge{http: m.http(m.labels(&e))}
+	c.called.Store(true)
+	callers[key] = c
+	m.peers++
+	i.callers.Store(&callers)
+	return c.http
+}
+
+// makeRoom releases the callers that sent nothing since room was last sought, and returns how many; m.mu is held.
+func (i *Inbound) makeRoom(callers map[caller]*callerEdge) int {
+	gone := 0
+	for k, c := range callers {
+		if !c.called.Swap(false) {
+			delete(callers, k)
+			i.m.release(&c.http.hold)
+			i.m.peers--
+			gone++
+		}
+	}
+	return gone
+}
+
+// Close releases all edges of i.
+func (i *Inbound) Close() {
+	i.m.mu.Lock()
+	defer i.m.mu.Unlock()
+	if i.closed {
+		return
+	}
+	i.closed = true
+	for _, c := range *i.callers.Load() {
+		i.m.release(&c.http.hold)
+		i.m.peers--
+	}
+	i.m.release(&i.unknown.hold)
+	i.callers.Store(&map[caller]*callerEdge{})
+	i.m.sweep()
+}
