@@ -3,7 +3,7 @@ package config
 
 import "time"
 
-// Object is one valid document: its type, its name, and its typed content.
+// Object is one valid document: its type, its name, and its typed content. It is immutable once decoded.
 type Object struct {
 	Group, Version, Kind string
 	Namespace, Name      string
@@ -23,38 +23,53 @@ type Object struct {
 	// Source is where the object stands.
 	Source Source
 
-	node *position // the document's tree of positions
+	node *node // the document's tree of positions; nil for objects that were not read from text
 }
 
-// Source is a place in a file. Line and Column count from 1.
+// Source is a place in a file. Line and Column count from 1; a column counts characters.
 type Source struct {
 	File   string
 	Line   int
 	Column int
 }
 
-// Severity of a Finding.
-type Severity string
+// Key names an object among all objects. Two objects with the same Key are the same object, whatever their version.
+type Key struct {
+	Group, Kind, Namespace, Name string
+}
 
-// Severities, worst first.
-const (
-	Error   Severity = "error"
-	Warning Severity = "warning"
-	Info    Severity = "info"
-)
+// Key returns the object's name among all objects.
+func (o *Object) Key() Key {
+	return Key{Group: o.Group, Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}
+}
 
-// Finding is one thing to say about an object or a file. Its JSON form is a contract.
-type Finding struct {
-	ID        string   `json:"id"`   // stable: OR0001...
-	Code      string   `json:"code"` // Istio's IST code where one exists, else ""
-	Severity  Severity `json:"severity"`
-	Kind      string   `json:"kind"`
-	Namespace string   `json:"namespace"`
-	Name      string   `json:"name"`
-	File      string   `json:"file"`
-	Line      int      `json:"line"`
-	Column    int      `json:"column"`
-	Field     string   `json:"-"` // path of the field: spec.http[0].route
-	Message   string   `json:"message"`
-	Remedy    string   `json:"remedy"`
+// Position returns the place of a field: where its name stands, and for a list's item where the item begins.
+// The path is the one of the YAML text: `spec.http[1].match[0].uri`, `metadata.labels[app.kubernetes.io/name]`.
+// A field that is not written gives the place of the nearest enclosing one that is; an object without text gives its Source.
+func (o *Object) Position(field string) Source {
+	s := o.Source
+	if line, column := o.node.position(field); line > 0 {
+		s.Line, s.Column = line, column
+	}
+	return s
+}
+
+// Has says whether the field of this path is written, be it as an explicit null. It tells an absent field from one with a zero value.
+func (o *Object) Has(field string) bool {
+	return o.node.find(field)
+}
+
+// Finding says something about one field of the object; an empty field means the whole object.
+// The code (IST0106 and the like) is the one that the table of ids has for id, or empty.
+func (o *Object) Finding(id string, severity Severity, field, message, remedy string) Finding {
+	s := o.Source
+	if field != "" {
+		s = o.Position(field)
+	}
+	return Finding{
+		ID: id, Code: codes[id], Severity: severity,
+		Kind: o.Kind, Namespace: o.Namespace, Name: o.Name,
+		File: s.File, Line: s.Line, Column: s.Column,
+		Field: field, Message: message, Remedy: remedy,
+	}
 }
