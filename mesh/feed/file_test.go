@@ -191,4 +191,3 @@ func TestReadFileRefuses(t *testing.T) {
 		t.Error("OpenFile must refuse what it cannot read")
 	}
 }
-
