@@ -75,6 +75,8 @@ type HTTP struct {
 	hold
 	m      *Metrics
 	labels edgeLabels
+	// claimed says that the edge came from what a client said of itself; guarded by m.mu.
+	claimed bool
 
 	// known is replaced, never changed: most edges know two or three endings, and scanning them is cheaper than a map.
 	known atomic.Pointer[[]*series]

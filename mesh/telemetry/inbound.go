@@ -3,6 +3,7 @@ package telemetry
 import (
 	"maps"
 	"sync/atomic"
+	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
@@ -10,15 +11,17 @@ import (
 // Inbound resolves who is calling one inbound service: from the peer's header and certificate to the edge's handle.
 // It is safe for concurrent use until it was closed.
 //
-// What clients say in a header must not be able to grow the sidecar: at most Options.MaxPeers different headers are kept
-// over all Inbounds. Beyond, callers that were quiet make room; where none was, newcomers count for the unknown peer
-// and outrider_metrics_overflow_total{limit="peers"}.
+// What clients say in a header must not be able to grow the sidecar: at most Options.MaxPeers edges come from headers,
+// those counted that are released and retained, and an Inbound keeps at most as many headers. Beyond, newcomers count
+// for the unknown peer and outrider_metrics_overflow_total{limit="peers"}, until callers that were quiet for the time
+// that series are retained have made room.
 type Inbound struct {
 	m       *Metrics
 	base    Edge
 	unknown *HTTP // the edge of callers that say nothing, or too much
 	callers atomic.Pointer[map[caller]*callerEdge]
-	closed  bool // guarded by m.mu
+	sought  time.Time // when room was last sought; guarded by m.mu
+	closed  bool      // guarded by m.mu
 }
 
 // caller is what a request says of its peer.
@@ -34,7 +37,7 @@ type callerEdge struct {
 // Whoever calls it must call Close when the generation retires.
 func (m *Metrics) Inbound(base Edge) *Inbound {
 	base.Reporter, base.Peer = or(base.Reporter, Destination), model.Peer{}
-	i := &Inbound{m: m, base: base, unknown: m.HTTP(base)}
+	i := &Inbound{m: m, base: base, unknown: m.HTTP(base), sought: m.clock()}
 	i.callers.Store(&map[caller]*callerEdge{})
 	return i
 }
@@ -74,34 +77,45 @@ func (i *Inbound) admit(header []byte, principal string) *HTTP {
 	if c, ok := callers[key]; ok {
 		return c.http
 	}
-	callers = maps.Clone(callers)
-	if m.peers >= m.maxPeers && i.makeRoom(callers) == 0 {
-		m.peerLimit.Inc()
-		i.callers.Store(&callers)
-		return i.unknown
-	}
 	e := i.base
 	e.Peer, e.PeerPrincipal = peer, principal
-	c := &callerEdge{http: m.http(m.labels(&e))}
+	l := m.labels(&e)
+	m.sweep()
+	_, there := m.edges[l]
+	if len(callers) >= m.maxPeers || !there && m.peers >= m.maxPeers {
+		m.peerLimit.Inc()
+		i.makeRoom()
+		return i.unknown
+	}
+	h := m.http(l)
+	if !there {
+		h.claimed = true
+		m.peers++
+	}
+	c := &callerEdge{http: h}
 	c.called.Store(true)
+	callers = maps.Clone(callers)
 	callers[key] = c
-	m.peers++
 	i.callers.Store(&callers)
-	return c.http
+	return h
 }
 
-// makeRoom releases the callers that sent nothing since room was last sought, and returns how many; m.mu is held.
-func (i *Inbound) makeRoom(callers map[caller]*callerEdge) int {
-	gone := 0
+// makeRoom releases the callers that sent nothing since room was last sought, which it does once in the time that
+// series are retained; m.mu is held.
+func (i *Inbound) makeRoom() {
+	now := i.m.clock()
+	if now.Sub(i.sought) < i.m.retain {
+		return
+	}
+	i.sought = now
+	callers := maps.Clone(*i.callers.Load())
 	for k, c := range callers {
 		if !c.called.Swap(false) {
 			delete(callers, k)
 			i.m.release(&c.http.hold)
-			i.m.peers--
-			gone++
 		}
 	}
-	return gone
+	i.callers.Store(&callers)
 }
 
 // Close releases all edges of i.
@@ -114,7 +128,6 @@ func (i *Inbound) Close() {
 	i.closed = true
 	for _, c := range *i.callers.Load() {
 		i.m.release(&c.http.hold)
-		i.m.peers--
 	}
 	i.m.release(&i.unknown.hold)
 	i.callers.Store(&map[caller]*callerEdge{})

@@ -67,7 +67,7 @@ type Metrics struct {
 	edges     map[edgeLabels]*HTTP
 	endpoints map[upstreamLabels]*Upstream
 	released  int // handles in either map that nobody holds
-	peers     int // headers in the caches of all Inbounds
+	peers     int // claimed edges
 }
 
 // Buckets are the upper bounds of Istio's histograms, in milliseconds and in bytes alike (Envoy's defaults).
@@ -250,6 +250,9 @@ func (m *Metrics) sweep() {
 		if h.users == 0 && now.Sub(h.since) >= m.retain {
 			delete(m.edges, k)
 			m.released--
+			if h.claimed {
+				m.peers--
+			}
 			h.drop()
 		}
 	}
