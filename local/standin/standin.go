@@ -1,0 +1,203 @@
+// Package standin is the built-in application that plays a workload which does not run on this machine.
+//
+// It answers HTTP with what it received, calls on through its sidecar where it was told to, echoes TCP, and misbehaves
+// on request. It is an application like any other: the mesh treats it as one.
+package standin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+)
+
+// Options say whom a stand-in plays.
+type Options struct {
+	Namespace, Workload, Instance, Version string
+	// Proxy is host:port of the outbound HTTP proxy of the instance's sidecar; "" where it has none: calls are dialled directly.
+	Proxy string
+	// Log hears what goes wrong.
+	Log *slog.Logger
+}
+
+// Role is how a stand-in plays its part. It may change while it runs.
+type Role struct {
+	// Calls are the URLs that it calls, in this order, on each request.
+	Calls     []string
+	Behaviour Behaviour
+}
+
+// Port is one port of the workload that the stand-in serves.
+type Port struct {
+	Port     int // the workload's
+	Protocol model.Protocol
+	Listen   string // host:port to listen at; port 0 takes a free one
+}
+
+// App is a running stand-in. It is safe for concurrent use.
+type App struct {
+	o    Options
+	role atomic.Pointer[Role]
+
+	client    *http.Client
+	transport *http.Transport
+	calling   chan struct{} // full while as many calls are under way as may be
+
+	mu    sync.Mutex
+	ports map[int]*server
+}
+
+// server is one port that is served.
+type server struct {
+	spec Port
+	addr string
+	// shut stops accepting, lets what is under way end until ctx does, ends it then, and waits for the port's goroutines.
+	shut func(ctx context.Context) error
+}
+
+// maxCalls bounds the calls that one stand-in has under way, so that workloads which call each other in a circle
+// cannot exhaust the machine.
+const maxCalls = 4096
+
+// New returns a stand-in that serves no port yet.
+func New(o Options, r Role) *App {
+	a := &App{o: o, calling: make(chan struct{}, maxCalls), ports: map[int]*server{}}
+	a.transport = &http.Transport{
+		MaxIdleConns:        512,
+		MaxIdleConnsPerHost: 512,
+		IdleConnTimeout:     time.Minute,
+		DisableCompression:  true,
+	}
+	if o.Proxy != "" {
+		a.transport.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: o.Proxy})
+	}
+	a.client = &http.Client{
+		Transport:     a.transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	a.SetRole(r)
+	return a
+}
+
+// SetRole changes how a plays its part, from the next request on.
+func (a *App) SetRole(r Role) { a.role.Store(&r) }
+
+// Role returns how a plays its part.
+func (a *App) Role() Role { return *a.role.Load() }
+
+// SetBehaviour changes the behaviour alone; the zero Behaviour heals.
+func (a *App) SetBehaviour(b Behaviour) {
+	for {
+		old := a.role.Load()
+		r := *old
+		r.Behaviour = b
+		if a.role.CompareAndSwap(old, &r) {
+			return
+		}
+	}
+}
+
+// Serve serves one more port and returns host:port where. A port that is served already, in the same way, stays.
+func (a *App) Serve(p Port) (addr string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if old := a.ports[p.Port]; old != nil {
+		if old.spec == p {
+			return old.addr, nil
+		}
+		return "", fmt.Errorf("cannot serve port %d as %s: it is served as %s at %s", p.Port, p.Protocol, old.spec.Protocol, old.addr)
+	}
+	l, err := net.Listen("tcp", p.Listen)
+	if err != nil {
+		return "", fmt.Errorf("cannot start stand-in %s/%s: %w", a.o.Namespace, a.o.Instance, err)
+	}
+	s := &server{spec: p, addr: l.Addr().String()}
+	switch p.Protocol {
+	case model.TCP, model.TLS, model.HTTPS:
+		s.shut = serveEcho(l)
+	case model.Auto:
+		s.shut = serveDetected(l, a.http(p))
+	default:
+		s.shut = serveHTTP(l, a.http(p))
+	}
+	a.ports[p.Port] = s
+	return s.addr, nil
+}
+
+// Address returns host:port where a serves the workload's port, "" where it does not.
+func (a *App) Address(port int) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.ports[port]; s != nil {
+		return s.addr
+	}
+	return ""
+}
+
+// Unserve ends the serving of one port; what is under way may end until ctx does.
+func (a *App) Unserve(ctx context.Context, port int) error {
+	a.mu.Lock()
+	s := a.ports[port]
+	delete(a.ports, port)
+	a.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	return s.shut(ctx)
+}
+
+// Shutdown ends a: no new requests at once, what is under way until ctx ends.
+func (a *App) Shutdown(ctx context.Context) error {
+	a.mu.Lock()
+	all := a.ports
+	a.ports = map[int]*server{}
+	a.mu.Unlock()
+	var wg sync.WaitGroup
+	errs := make(chan error, len(all))
+	for _, s := range all {
+		wg.Go(func() { errs <- s.shut(ctx) })
+	}
+	wg.Wait()
+	close(errs)
+	a.transport.CloseIdleConnections()
+	var failed []error
+	for err := range errs {
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+// http returns the HTTP server of one port, not yet started.
+func (a *App) http(p Port) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	// A port that is declared http gets HTTP/1.1 only: that is what its application would speak.
+	protocols.SetUnencryptedHTTP2(p.Protocol != model.HTTP)
+	return &http.Server{
+		Handler:   newHandler(a, p.Port),
+		Protocols: protocols,
+		ErrorLog:  slog.NewLogLogger(a.o.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+// serveHTTP serves h at l.
+func serveHTTP(l net.Listener, h *http.Server) (shut func(context.Context) error) {
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = h.Serve(l) }) // it ends when shut closes l, with ErrServerClosed
+	return func(ctx context.Context) error {
+		err := h.Shutdown(ctx)
+		if err != nil {
+			err = h.Close()
+		}
+		wg.Wait()
+		return err
+	}
+}
