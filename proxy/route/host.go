@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/outrider-mesh/outrider/wire/message"
 )
 
 // directory finds the virtual host of an authority.
@@ -102,49 +104,16 @@ func (d *directory) find(name []byte, port int) *index {
 	}
 }
 
-// split cuts an authority into its host, without the brackets of an IPv6 literal, and its port: port where it names
-// none. An authority that is neither is all host, and so matches nothing but "*".
+// split cuts an authority into its host, without the brackets of an IPv6 literal, and its port: port where it names none.
 func split(authority []byte, port int) (host []byte, number int) {
-	end := bytes.LastIndexByte(authority, ':')
-	if end < 0 {
-		return authority, port
+	host, number, _ = message.SplitAuthority(authority)
+	if number == 0 {
+		number = port
 	}
-	switch bracket := bytes.IndexByte(authority, ']'); {
-	case bracket >= 0:
-		if authority[0] != '[' || bytes.IndexByte(authority[:bracket], ':') < 0 {
-			return authority, port
-		}
-		host = authority[1:bracket]
-		if bracket == len(authority)-1 {
-			return host, port
-		}
-		if end != bracket+1 {
-			return authority, port
-		}
-	case bytes.IndexByte(authority, ':') != end:
-		return authority, port // an IPv6 literal without brackets
-	default:
-		host = authority[:end]
-	}
-	number, ok := digits(authority[end+1:], port)
-	if !ok {
-		return authority, port
+	if n := len(host); n > 2 && host[0] == '[' && host[n-1] == ']' {
+		host = host[1 : n-1]
 	}
 	return host, number
-}
-
-// digits reads a port of at most 65535; an empty one is unset (RFC 3986 §3.2.3).
-func digits(b []byte, unset int) (port int, ok bool) {
-	if len(b) == 0 {
-		return unset, true
-	}
-	for _, c := range b {
-		if c < '0' || c > '9' || port > 65535 {
-			return 0, false
-		}
-		port = port*10 + int(c-'0')
-	}
-	return port, port <= 65535
 }
 
 func unbracket(s string) string {
