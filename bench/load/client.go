@@ -32,6 +32,7 @@ type Client struct {
 	done   uint64 // answered as they should be
 	failed uint64
 	first  error // the first failure
+	err    error // what ended the client: a connection that could not be replaced
 
 	// What an answer starts: the next request at once (saturating), or a place in the queue of free connections.
 	saturating bool
@@ -179,6 +180,9 @@ func (c *Client) Drain() error {
 }
 
 func (c *Client) turn() error {
+	if c.err != nil {
+		return c.err
+	}
 	if c.failed > tolerated {
 		return fmt.Errorf("more than %d requests failed, the first: %w", tolerated, c.first)
 	}
@@ -284,7 +288,7 @@ func (n *clientConn) fail(err error) {
 	c.loop.drop(n.fd)
 	n.fd = -1
 	if err := n.open(); err != nil {
-		c.loop.err = err // ends the next turn; until then nothing uses this connection
+		c.err = err // ends the next turn; nothing uses this connection any more
 		return
 	}
 	if wasBusy {

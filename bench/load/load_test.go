@@ -227,3 +227,26 @@ func relay(t *testing.T, addr string, piece int, pause time.Duration) string {
 	})
 	return ln.Addr().String()
 }
+
+func TestForward(t *testing.T) {
+	l, b := start(t, 2, 300, 16384)
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- Forward(ln, b.Addresses()) }()
+	for _, r := range []Request{request(300), request(16384), post(300, 1024), post(300, 100_000)} {
+		c := dial(t, l, ln.Addr().String(), 4, r)
+		before := sum(b.Served())
+		must(t, c.Saturate(20*time.Millisecond))
+		must(t, c.Drain())
+		if n, err := c.Failures(); n > 0 || c.Done() == 0 || c.Done() != sum(b.Served())-before {
+			t.Errorf("%d requests done, %d failed (%v), %d served", c.Done(), n, err, sum(b.Served())-before)
+		}
+		c.Close()
+	}
+	if s := b.Served(); s[0] == 0 || s[1] == 0 {
+		t.Errorf("the two backends served %v", s)
+	}
+	must(t, ln.Close())
+	must(t, <-ended)
+}
