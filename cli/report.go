@@ -48,22 +48,6 @@ func (r *report) failed() bool {
 	return slices.ContainsFunc(r.findings, func(f config.Finding) bool { return r.failing(&f) })
 }
 
-// sort puts findings in the order of files, then lines.
-func (r *report) sort() {
-	slices.SortStableFunc(r.findings, func(a, b config.Finding) int {
-		if c := strings.Compare(a.File, b.File); c != 0 {
-			return c
-		}
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		if a.Column != b.Column {
-			return a.Column - b.Column
-		}
-		return strings.Compare(a.ID, b.ID)
-	})
-}
-
 // write writes the findings as data.
 func (r *report) write(w io.Writer, format string) error {
 	f, ok := formats[format]
@@ -122,4 +106,14 @@ func objectName(f *config.Finding) string {
 		name = f.Namespace + "/" + name
 	}
 	return strings.TrimSpace(f.Kind + " " + name)
+}
+
+// meaning is what a kind of finding is about, or nothing for an id that is not listed.
+func meaning(id string) string {
+	for _, d := range config.IDs {
+		if d.ID == id {
+			return d.Meaning
+		}
+	}
+	return ""
 }

@@ -104,10 +104,14 @@ func writeSARIF(w io.Writer, r *report) error {
 	return e.Encode(sarifLog{Schema: sarifSchema, Version: "2.1.0", Runs: []sarifRun{run}})
 }
 
+// ruleOf describes a kind of finding: by its meaning where the id is listed, else by what was found.
 func ruleOf(f *config.Finding) sarifRule {
 	rule := sarifRule{ID: f.ID, ShortDescription: sarifText{f.Message}, Help: sarifText{f.Remedy}}
+	if m := meaning(f.ID); m != "" {
+		rule.ShortDescription.Text = m
+	}
 	if rule.Help.Text == "" {
-		rule.Help.Text = f.Message
+		rule.Help.Text = rule.ShortDescription.Text
 	}
 	if f.Code != "" {
 		rule.Properties = &sarifRuleProps{IstioCode: f.Code}

@@ -24,18 +24,5 @@ func textLine(f *config.Finding) string {
 	if f.Code != "" {
 		tag += " " + f.Code
 	}
-	return fmt.Sprintf("%s%s [%s]", place(f), sentence(f), tag)
-}
-
-// place is "file:line:column: ", shorter where less is known.
-func place(f *config.Finding) string {
-	switch {
-	case f.File == "":
-		return ""
-	case f.Line == 0:
-		return f.File + ": "
-	case f.Column == 0:
-		return fmt.Sprintf("%s:%d: ", f.File, f.Line)
-	}
-	return fmt.Sprintf("%s:%d:%d: ", f.File, f.Line, f.Column)
+	return f.String() + " [" + tag + "]"
 }
