@@ -13,33 +13,96 @@ type field struct {
 	name, value       uint32
 	nameLen, valueLen uint32
 	id                ID
+	// line says that the buffer holds the whole line as HTTP/1 writes it: name, ": ", value, CRLF.
+	line bool
 }
 
 // Head is a list of header fields in the order received. The zero Head is empty and ready.
 type Head struct {
 	buf    []byte
 	fields []field
+	// known has the bit 1<<id of every known field that was ever added since Reset, so that asking for one that is not there costs no search.
+	known uint64
 }
 
 // Reset empties h and keeps its memory.
 func (h *Head) Reset() {
 	h.buf = h.buf[:0]
 	h.fields = h.fields[:0]
+	h.known = 0
 }
 
 // Footprint returns the bytes of memory that h holds on to; owners drop heads that grew out of the ordinary instead of pooling them.
 func (h *Head) Footprint() int { return cap(h.buf) + 20*cap(h.fields) }
 
-func (h *Head) put(b []byte) (off uint32) {
-	off = uint32(len(h.buf))
-	h.buf = append(h.buf, b...)
-	return off
+// Load copies a codec's raw head into h, which must be empty, and returns the copy, valid until the next edit.
+// AppendAt and the At setters of Request and Response then name pieces of it by offset: one copy for a whole head.
+func (h *Head) Load(raw []byte) []byte {
+	h.buf = append(h.buf[:0], raw...)
+	return h.buf
 }
 
-func (h *Head) putString(s string) (off uint32) {
-	off = uint32(len(h.buf))
-	h.buf = append(h.buf, s...)
-	return off
+// AppendAt adds a field whose name and value lie in what Load copied, checked and identified by the codec.
+// Both lengths are in bytes, and at least two bytes of the copy follow the value.
+func (h *Head) AppendAt(id ID, name, nameLen, value, valueLen int) {
+	h.known |= 1 << id
+	end := value + valueLen
+	h.fields = append(h.fields, field{
+		name: uint32(name), nameLen: uint32(nameLen), value: uint32(value), valueLen: uint32(valueLen), id: id,
+		line: value == name+nameLen+2 && h.buf[value-1] == ' ' && h.buf[end] == '\r' && h.buf[end+1] == '\n',
+	})
+}
+
+// putLine adds a field, its bytes as a line of HTTP/1.
+func (h *Head) putLine(id ID, name, value []byte) {
+	off := uint32(len(h.buf))
+	h.buf = append(append(append(append(h.buf, name...), ": "...), value...), "\r\n"...)
+	h.addLine(id, off, len(name), len(value))
+}
+
+// putLineString is putLine for strings.
+func (h *Head) putLineString(id ID, name, value string) {
+	off := uint32(len(h.buf))
+	h.buf = append(append(append(append(h.buf, name...), ": "...), value...), "\r\n"...)
+	h.addLine(id, off, len(name), len(value))
+}
+
+func (h *Head) addLine(id ID, off uint32, name, value int) {
+	h.known |= 1 << id
+	h.fields = append(h.fields, field{
+		name: off, nameLen: uint32(name), value: off + uint32(name) + 2, valueLen: uint32(value), id: id, line: true,
+	})
+}
+
+// AppendLines appends the fields to dst as lines of HTTP/1, but for those known by the ID without (Other: all are written).
+// Neighbours that the buffer holds as they are written go in one copy (BenchmarkWriteRequest).
+func (h *Head) AppendLines(dst []byte, without ID) []byte {
+	if h.known&(1<<without) == 0 {
+		without = Other
+	}
+	fs := h.fields
+	for i := 0; i < len(fs); i++ {
+		f := &fs[i]
+		if f.nameLen == 0 || without != Other && f.id == without {
+			continue
+		}
+		if !f.line {
+			dst = append(append(dst, h.buf[f.name:f.name+f.nameLen]...), ": "...)
+			dst = append(append(dst, h.buf[f.value:f.value+f.valueLen]...), "\r\n"...)
+			continue
+		}
+		end := f.value + f.valueLen + 2
+		for i+1 < len(fs) {
+			g := &fs[i+1]
+			if g.name != end || !g.line || g.nameLen == 0 || without != Other && g.id == without {
+				break
+			}
+			end = g.value + g.valueLen + 2
+			i++
+		}
+		dst = append(dst, h.buf[f.name:end]...)
+	}
+	return dst
 }
 
 // Len returns how many fields there are, deleted ones included; use it with Field.
@@ -51,47 +114,34 @@ func (h *Head) Field(i int) (id ID, name, value []byte) {
 	return f.id, h.buf[f.name : f.name+f.nameLen], h.buf[f.value : f.value+f.valueLen]
 }
 
-// Append adds a field whose name a codec has checked and identified.
+// Append adds a field whose name and value a codec has checked and identified; neither may be part of h.
 func (h *Head) Append(id ID, name, value []byte) {
-	h.fields = append(h.fields, field{
-		name: h.put(name), nameLen: uint32(len(name)),
-		value: h.put(value), valueLen: uint32(len(value)), id: id,
-	})
+	h.putLine(id, name, value)
 }
 
-// Add adds a field at the end, beside fields of the same name.
-func (h *Head) Add(name, value string) {
-	h.fields = append(h.fields, field{
-		name: h.putString(name), nameLen: uint32(len(name)),
-		value: h.putString(value), valueLen: uint32(len(value)), id: IdentifyString(name),
-	})
-}
+// Add adds a field at the end, beside fields of the same name. Neither part may hold CR, LF or NUL.
+func (h *Head) Add(name, value string) { h.putLineString(IdentifyString(name), name, value) }
 
-// Set gives the named field one value: the first field of the name takes it, others go.
+// Set gives the named field one value: the first field of the name takes it, others go. Neither part may hold CR, LF or NUL.
 func (h *Head) Set(name, value string) { h.set(IdentifyString(name), name, value, nil) }
 
 // SetBytes is Set with a value in bytes, which must not be part of h.
 func (h *Head) SetBytes(id ID, name string, value []byte) { h.set(id, name, "", value) }
 
 func (h *Head) set(id ID, name, s string, b []byte) {
-	off := uint32(len(h.buf))
+	first := h.next(0, id, name)
+	if first < 0 {
+		off := uint32(len(h.buf))
+		h.buf = append(append(append(append(append(h.buf, name...), ": "...), s...), b...), "\r\n"...)
+		h.addLine(id, off, len(name), len(s)+len(b))
+		return
+	}
+	for i := h.next(first+1, id, name); i >= 0; i = h.next(i+1, id, name) {
+		h.fields[i].nameLen = 0
+	}
+	f := &h.fields[first]
+	f.value, f.valueLen, f.line = uint32(len(h.buf)), uint32(len(s)+len(b)), false
 	h.buf = append(append(h.buf, s...), b...)
-	n := uint32(len(s) + len(b))
-	found := false
-	for i := range h.fields {
-		if !h.is(i, id, name) {
-			continue
-		}
-		if found {
-			h.fields[i].nameLen = 0
-			continue
-		}
-		found = true
-		h.fields[i].value, h.fields[i].valueLen = off, n
-	}
-	if !found {
-		h.fields = append(h.fields, field{name: h.putString(name), nameLen: uint32(len(name)), value: off, valueLen: n, id: id})
-	}
 }
 
 // is says whether field i is there and has that name; id must be the name's ID.
@@ -105,6 +155,9 @@ func (h *Head) is(i int, id ID, name string) bool {
 
 // Get returns the value of the first field that is known by id, which must not be Other.
 func (h *Head) Get(id ID) (value []byte, ok bool) {
+	if h.known&(1<<id) == 0 {
+		return nil, false
+	}
 	for i := range h.fields {
 		if f := &h.fields[i]; f.id == id && f.nameLen != 0 {
 			return h.buf[f.value : f.value+f.valueLen], true
@@ -130,6 +183,9 @@ func (h *Head) LookupID(id ID, name string) (value []byte, ok bool) {
 
 // next returns the index of the first field of that name at or after from, or -1.
 func (h *Head) next(from int, id ID, name string) int {
+	if h.known&(1<<id) == 0 {
+		return -1
+	}
 	for i := from; i < len(h.fields); i++ {
 		if h.is(i, id, name) {
 			return i
@@ -161,6 +217,10 @@ func (h *Head) Values(dst []byte, id ID, name string) (joined []byte, ok bool) {
 
 // Remove deletes all fields that are known by id, which must not be Other.
 func (h *Head) Remove(id ID) {
+	if h.known&(1<<id) == 0 {
+		return
+	}
+	h.known &^= 1 << id
 	for i := range h.fields {
 		if h.fields[i].id == id {
 			h.fields[i].nameLen = 0
@@ -178,6 +238,19 @@ func (h *Head) RemoveName(name string) {
 	}
 }
 
+// RemoveNamed is RemoveName for a name in bytes, which may be part of h; id must be the name's ID.
+func (h *Head) RemoveNamed(id ID, name []byte) {
+	if h.known&(1<<id) == 0 {
+		return
+	}
+	for i := range h.fields {
+		f := &h.fields[i]
+		if f.id == id && f.nameLen != 0 && (id != Other || EqualFoldBytes(h.buf[f.name:f.name+f.nameLen], name)) {
+			f.nameLen = 0
+		}
+	}
+}
+
 // RemoveAt deletes the i-th field.
 func (h *Head) RemoveAt(i int) { h.fields[i].nameLen = 0 }
 
@@ -188,6 +261,19 @@ func EqualFold(b []byte, s string) bool {
 	}
 	for i := range b {
 		if x, y := b[i], s[i]; x != y && lower(x) != lower(y) {
+			return false
+		}
+	}
+	return true
+}
+
+// EqualFoldBytes says whether a equals b with ASCII letters folded.
+func EqualFoldBytes(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if x, y := a[i], b[i]; x != y && lower(x) != lower(y) {
 			return false
 		}
 	}

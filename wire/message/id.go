@@ -1,5 +1,7 @@
 package message
 
+import "encoding/binary"
+
 // Known header fields.
 const (
 	Other ID = iota
@@ -14,6 +16,7 @@ const (
 	GRPCStatus
 	GRPCTimeout
 	Host
+	HTTP2Settings
 	KeepAlive
 	Origin
 	ProxyAuthenticate
@@ -50,6 +53,7 @@ var names = [idCount]string{
 	GRPCStatus:                "grpc-status",
 	GRPCTimeout:               "grpc-timeout",
 	Host:                      "host",
+	HTTP2Settings:             "http2-settings",
 	KeepAlive:                 "keep-alive",
 	Origin:                    "origin",
 	ProxyAuthenticate:         "proxy-authenticate",
@@ -75,23 +79,77 @@ var names = [idCount]string{
 // String returns the field's name in lower case, or "" for Other.
 func (id ID) String() string { return names[id] }
 
-// byShape lists the known names by length and lower-cased last letter, so that identifying a name costs at most a few comparisons.
-var byShape = func() (t [32][32][]ID) {
-	for id := Other + 1; id < idCount; id++ {
-		n := names[id]
-		last := n[len(n)-1] & 31
-		t[len(n)][last] = append(t[len(n)][last], id)
+// shape is what Identify compares a name by: its first and last eight bytes with the folding bit set, which overlap in
+// short names. The dashes have that bit where a byte is no letter and must have had it itself: folding folds letters only.
+type shape struct {
+	first, last         uint64
+	firstDash, lastDash uint64
+	next                ID // the next known name of the same length and last letter
+}
+
+const (
+	longestName = 32 // exclusive
+	folding     = 0x2020202020202020
+)
+
+var (
+	shapes [idCount]shape
+	// byShape finds the first known name by length and last letter.
+	byShape = func() (t [longestName * 32]ID) {
+		for id := Other + 1; id < idCount; id++ {
+			n := []byte(names[id])
+			s := &shapes[id]
+			s.first, s.last = ends(n)
+			s.first, s.last = s.first|folding, s.last|folding
+			dashes := make([]byte, len(n))
+			for i, c := range n {
+				if c < 'a' || c > 'z' {
+					dashes[i] = 0x20
+				}
+			}
+			s.firstDash, s.lastDash = ends(dashes)
+			slot := &t[slotOf(n)]
+			s.next, *slot = *slot, id
+		}
+		return t
+	}()
+)
+
+// Each ID has a bit in Head.known.
+var _ [64 - idCount]struct{}
+
+func slotOf(name []byte) int { return len(name)<<5 | int(name[len(name)-1]&31) }
+
+// ends returns the first and the last eight bytes of b, or all of them where there are fewer.
+func ends(b []byte) (first, last uint64) {
+	switch n := len(b); {
+	case n >= 8:
+		return binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[n-8:])
+	case n >= 4:
+		return uint64(binary.LittleEndian.Uint32(b)), uint64(binary.LittleEndian.Uint32(b[n-4:]))
+	case n >= 2:
+		return uint64(binary.LittleEndian.Uint16(b)), uint64(b[n-1])
+	default:
+		return uint64(b[0]), 0
 	}
-	return t
-}()
+}
 
 // Identify returns the ID of a header field's name, in any case.
 func Identify(name []byte) ID {
-	if len(name) == 0 || len(name) >= len(byShape) {
+	if len(name) == 0 || len(name) >= longestName {
 		return Other
 	}
-	for _, id := range byShape[len(name)][name[len(name)-1]&31] {
-		if EqualFold(name, names[id]) {
+	id := byShape[slotOf(name)]
+	if id == Other {
+		return Other
+	}
+	first, last := ends(name)
+	for ; id != Other; id = shapes[id].next {
+		s := &shapes[id]
+		if first|folding != s.first || last|folding != s.last || first&s.firstDash != s.firstDash || last&s.lastDash != s.lastDash {
+			continue
+		}
+		if len(name) <= 16 || EqualFold(name[8:len(name)-8], names[id][8:len(name)-8]) {
 			return id
 		}
 	}
@@ -100,25 +158,8 @@ func Identify(name []byte) ID {
 
 // IdentifyString is Identify for a string.
 func IdentifyString(name string) ID {
-	if len(name) == 0 || len(name) >= len(byShape) {
+	if len(name) >= longestName {
 		return Other
 	}
-	for _, id := range byShape[len(name)][name[len(name)-1]&31] {
-		if equalFoldString(name, names[id]) {
-			return id
-		}
-	}
-	return Other
-}
-
-func equalFoldString(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		if x, y := a[i], b[i]; x != y && lower(x) != lower(y) {
-			return false
-		}
-	}
-	return true
+	return Identify([]byte(name)) // short and not kept: the copy stays on the stack
 }

@@ -28,19 +28,25 @@ type Request struct {
 	Close bool
 	// ExpectContinue says that the client waits for 100 before it sends the body.
 	ExpectContinue bool
-	// Upgrade says that the client asks for another protocol by Upgrade (HTTP/1) on this connection.
+	// Upgrade says that the client asks for another protocol by Upgrade (HTTP/1) on this connection: UpgradeTo.
 	Upgrade bool
+	// Trailers says that the client takes trailers (TE: trailers).
+	Trailers bool
 	// Absolute says that the target came in absolute form (HTTP/1): the client takes us for a proxy.
 	Absolute bool
 
-	method, scheme, authority, path, query span
+	method, scheme, authority, path, query, upgrade span
 }
 
 type span struct{ off, len uint32 }
 
 func (h *Head) bytes(s span) []byte { return h.buf[s.off : s.off+s.len : s.off+s.len] }
 
-func (h *Head) span(b []byte) span { return span{h.put(b), uint32(len(b))} }
+func (h *Head) span(b []byte) span {
+	off := uint32(len(h.buf))
+	h.buf = append(h.buf, b...)
+	return span{off, uint32(len(b))}
+}
 
 // Reset empties r and keeps its memory.
 func (r *Request) Reset() { *r = Request{Head: Head{buf: r.buf[:0], fields: r.fields[:0]}} }
@@ -75,6 +81,27 @@ func (r *Request) SetPath(b []byte) { r.path = r.span(b) }
 // SetQuery sets the query, with its "?".
 func (r *Request) SetQuery(b []byte) { r.query = r.span(b) }
 
+// UpgradeTo returns the protocols that Upgrade asks for, a comma-separated list without h2c; no field Upgrade remains.
+func (r *Request) UpgradeTo() []byte { return r.bytes(r.upgrade) }
+
+// SetUpgradeTo sets the protocols to ask for, and with them Upgrade.
+func (r *Request) SetUpgradeTo(b []byte) {
+	r.upgrade = r.span(b)
+	r.Upgrade = len(b) > 0
+}
+
+// SetMethodAt sets the method to n bytes of what Load copied, as do the other At setters with their parts.
+func (r *Request) SetMethodAt(off, n int) { r.method = span{uint32(off), uint32(n)} }
+
+// SetAuthorityAt sets the authority.
+func (r *Request) SetAuthorityAt(off, n int) { r.authority = span{uint32(off), uint32(n)} }
+
+// SetPathAt sets the path.
+func (r *Request) SetPathAt(off, n int) { r.path = span{uint32(off), uint32(n)} }
+
+// SetQueryAt sets the query, with its "?".
+func (r *Request) SetQueryAt(off, n int) { r.query = span{uint32(off), uint32(n)} }
+
 // Response is the head of one response in no particular version of HTTP.
 type Response struct {
 	Head
@@ -82,12 +109,16 @@ type Response struct {
 	Status  int
 	// BodyLength is as in Request; a response to HEAD, a 1xx, 204 and 304 have NoBody whatever their fields say.
 	BodyLength int64
+	// HeadOnly says that a codec read a response that has no body whatever its fields say: to HEAD, a 1xx, 204, 304, or 2xx to CONNECT.
+	HeadOnly bool
+	// Declared is, in a HeadOnly response to HEAD or a 304, the Content-Length that it came with, or UnknownLength.
+	Declared int64
 	// UntilClose says that the body ends with the connection (HTTP/1 without framing).
 	UntilClose bool
 	// Close says that the server will take no further exchange on its connection.
 	Close bool
 
-	reason span
+	reason, upgrade span
 }
 
 // Reset empties r and keeps its memory.
@@ -98,3 +129,12 @@ func (r *Response) Reason() []byte { return r.bytes(r.reason) }
 
 // SetReason sets the reason phrase.
 func (r *Response) SetReason(b []byte) { r.reason = r.span(b) }
+
+// SetReasonAt sets the reason phrase to n bytes of what Load copied.
+func (r *Response) SetReasonAt(off, n int) { r.reason = span{uint32(off), uint32(n)} }
+
+// UpgradeTo returns the protocol of a 101, or those that a 426 asks for; no field Upgrade remains.
+func (r *Response) UpgradeTo() []byte { return r.bytes(r.upgrade) }
+
+// SetUpgradeTo sets the protocol.
+func (r *Response) SetUpgradeTo(b []byte) { r.upgrade = r.span(b) }
