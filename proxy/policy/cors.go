@@ -90,7 +90,7 @@ func (c *CORS) Preflight(r *message.Request, resp *message.Response) bool {
 		return false
 	}
 	origin, _ := r.Get(message.Origin)
-	method, _ := r.LookupID(message.Other, requestMethod)
+	method, _ := r.Lookup(requestMethod)
 	if len(origin) == 0 || len(method) == 0 {
 		return false
 	}
@@ -109,7 +109,7 @@ func (c *CORS) Preflight(r *message.Request, resp *message.Response) bool {
 		put(resp, allowMethods, c.methods)
 	}
 	if c.anyHeader {
-		headers, _ := r.LookupID(message.Other, requestHeaders)
+		headers, _ := r.Lookup(requestHeaders)
 		put(resp, allowHeaders, headers)
 	} else {
 		put(resp, allowHeaders, c.headers)
@@ -139,6 +139,6 @@ func (c *CORS) mark(origin []byte, resp *message.Response) {
 
 func put(resp *message.Response, name string, value []byte) {
 	if len(value) > 0 {
-		resp.SetBytes(message.Other, name, value)
+		resp.SetBytes(message.IdentifyString(name), name, value)
 	}
 }

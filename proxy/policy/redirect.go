@@ -64,18 +64,18 @@ func (d *Redirect) Status() int { return d.status }
 // the request nor the rule names a host it is the path alone. listenerPort is the port that the configuration speaks
 // of; prefix and segments are what the match covered (route.Match).
 func (d *Redirect) AppendLocation(dst []byte, r *message.Request, listenerPort int, prefix int, segments bool, s *Scratch) []byte {
+	start := len(dst)
 	dst = d.appendOrigin(dst, r, listenerPort)
 	old := r.Path()
 	out, changed := d.path.rewrite(s.path[:0], old, prefix, segments)
+	s.path = out
 	switch {
 	case changed:
-		s.path = out
 		dst = append(dst, out...)
 	case len(old) == 0 || old[0] != '/':
 		dst = append(dst, '/')
-	case len(d.host)+len(r.Authority()) == 0:
-		at := len(dst)
-		dst = trim(append(dst, old...), at)
+	case len(dst) == start:
+		dst = trim(append(dst, old...), start) // with no host before it, "//name" would be one
 	default:
 		dst = append(dst, old...)
 	}

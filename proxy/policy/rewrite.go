@@ -42,8 +42,9 @@ func (w *Rewrite) Apply(r *message.Request, prefix int, segments bool, s *Scratc
 	if len(w.authority) > 0 {
 		r.SetAuthority(w.authority)
 	}
-	if out, changed := w.path.rewrite(s.path[:0], r.Path(), prefix, segments); changed {
-		s.path = out
+	out, changed := w.path.rewrite(s.path[:0], r.Path(), prefix, segments)
+	s.path = out
+	if changed {
 		r.SetPath(out)
 	}
 }
@@ -156,7 +157,7 @@ func (p *path) rewrite(dst, old []byte, prefix int, segments bool) (out []byte, 
 		dst = p.substitute(dst, old)
 	}
 	dst = trim(dst, start)
-	if hasDots(dst[start:]) && !hasDots(old) {
+	if p.full == "" && hasDots(dst[start:]) && !hasDots(old) {
 		// "/foo" to "/app/" makes "/app/../admin" of "/foo../admin", which was normalised before.
 		dst = withoutDots(dst, start)
 	}
