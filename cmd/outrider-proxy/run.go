@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/outrider-mesh/outrider/mesh/feed"
+	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/proxy"
+)
+
+// Exit codes, as every verb of Outrider has them.
+const (
+	exitOK       = 0
+	exitUsage    = 2
+	exitInternal = 3
+)
+
+// defaultDrain is how long a proxy that was told to end waits for exchanges under way (Istio's terminationDrainDuration).
+const defaultDrain = 5 * time.Second
+
+type options struct {
+	snapshot, admin, ready string
+}
+
+func run(ctx context.Context, args []string, out, errs io.Writer) int {
+	if len(args) == 1 && args[0] == "version" {
+		fmt.Fprintln(out, version())
+		return exitOK
+	}
+	if len(args) == 0 || args[0] != "run" {
+		fmt.Fprint(errs, usage)
+		return exitUsage
+	}
+	var o options
+	f := flag.NewFlagSet("outrider-proxy run", flag.ContinueOnError)
+	f.SetOutput(errs)
+	f.StringVar(&o.snapshot, "snapshot", "", "the snapshot `FILE` to run, as 'outrider compile' prints it")
+	f.StringVar(&o.admin, "admin", "127.0.0.1:15020", "`ADDR` of metrics, health and dumps; port 0 takes a free one")
+	f.StringVar(&o.ready, "ready-file", "", "`FILE` to write once everything listens")
+	if err := f.Parse(args[1:]); err != nil {
+		return exitUsage
+	}
+	if o.snapshot == "" || f.NArg() > 0 {
+		return fail(errs, errors.New("run needs --snapshot FILE and nothing else; see outrider-proxy without arguments"), exitUsage)
+	}
+	return serve(ctx, o, errs)
+}
+
+// serve runs the snapshot until ctx ends, then drains.
+func serve(ctx context.Context, o options, errs io.Writer) int {
+	log := slog.New(slog.NewTextHandler(errs, nil))
+	source, err := feed.OpenFile(o.snapshot, log)
+	if err != nil {
+		return fail(errs, err, exitUsage)
+	}
+	defer source.Close()
+	s := source.Latest()
+	metrics := telemetry.New(s.Workload.Peer, telemetry.Options{Version: version(), Process: true, Log: log})
+	p := proxy.New(proxy.Options{Log: log, Metrics: metrics})
+	defer p.Close()
+	if err := p.Apply(s); err != nil {
+		return fail(errs, fmt.Errorf("cannot run %s: %w", o.snapshot, err), exitUsage)
+	}
+	<-source.C()
+	source.Ack(s.Version)
+	admin, err := serveAdmin(o.admin, p, metrics)
+	if err != nil {
+		return fail(errs, err, exitUsage)
+	}
+	defer admin.close()
+	if o.ready != "" {
+		if err := writeReady(o.ready, p, admin.address()); err != nil {
+			return fail(errs, err, exitUsage)
+		}
+	}
+	log.Info("ready", "workload", s.Workload.Namespace+"/"+s.Workload.Name, "admin", admin.address())
+	follow(ctx, source, p)
+	return drain(p, errs)
+}
+
+// follow applies what the file holds until ctx ends.
+func follow(ctx context.Context, source *feed.File, p *proxy.Proxy) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-source.C():
+		}
+		s := source.Latest()
+		if s.Version == p.Snapshot().Version {
+			continue
+		}
+		if err := p.Apply(s); err != nil {
+			source.Nack(s.Version, err.Error())
+			continue
+		}
+		source.Ack(s.Version)
+	}
+}
+
+func drain(p *proxy.Proxy, errs io.Writer) int {
+	wait := p.Snapshot().Settings.Drain.Std()
+	if wait <= 0 {
+		wait = defaultDrain
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	if err := p.Drain(ctx); err != nil {
+		fmt.Fprintf(errs, "outrider-proxy: cut off what was still under way after %s\n", wait)
+	}
+	return exitOK
+}
+
+// adminServer is the debug surface and who serves it.
+type adminServer struct {
+	socket net.Listener
+	server *http.Server
+	done   chan struct{}
+}
+
+func serveAdmin(address string, p *proxy.Proxy, m *telemetry.Metrics) (*adminServer, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen for --admin: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/stats/prometheus", m.Handler())
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	a := &adminServer{socket: l, done: make(chan struct{}), server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
+	go func() { // close waits for it
+		defer close(a.done)
+		_ = a.server.Serve(l)
+	}()
+	return a, nil
+}
+
+func (a *adminServer) address() string { return a.socket.Addr().String() }
+
+func (a *adminServer) close() {
+	_ = a.server.Close()
+	<-a.done
+}
+
+// ready is the ready file: one workload's row of what `outrider up` writes.
+type ready struct {
+	Admin     string     `json:"admin"`
+	Proxy     string     `json:"proxy"`
+	Workloads []readyRow `json:"workloads"`
+	Gateways  []any      `json:"gateways"`
+}
+
+type readyRow struct {
+	Namespace string      `json:"namespace"`
+	Name      string      `json:"name"`
+	Instance  string      `json:"instance"`
+	Address   string      `json:"address"`
+	Outbound  string      `json:"outbound"`
+	Metrics   string      `json:"metrics"`
+	Inbound   []readyPort `json:"inbound"`
+}
+
+type readyPort struct {
+	Port    int    `json:"port"`
+	Listen  string `json:"listen"`
+	App     string `json:"app"`
+	StandIn bool   `json:"standIn"`
+}
+
+// writeReady tells where everything listens. The file appears whole.
+func writeReady(path string, p *proxy.Proxy, admin string) error {
+	s := p.Snapshot()
+	w := s.Workload
+	row := readyRow{Namespace: w.Namespace, Name: w.Name, Instance: w.Instance, Address: w.Address, Metrics: admin, Inbound: []readyPort{}}
+	apps := map[string]string{}
+	for _, c := range s.Clusters {
+		if c.Kind == model.Application && len(c.Endpoints) > 0 {
+			apps[c.Name] = c.Endpoints[0].Address
+		}
+	}
+	for _, l := range s.Listeners {
+		switch l.Direction {
+		case model.Outbound:
+			row.Outbound = p.Address(l.Name)
+		case model.Inbound:
+			row.Inbound = append(row.Inbound, readyPort{Port: l.Port, Listen: p.Address(l.Name), App: apps[fmt.Sprintf("inbound|%d||", l.Port)]})
+		}
+	}
+	b, err := json.MarshalIndent(ready{Admin: "http://" + admin, Proxy: row.Outbound, Workloads: []readyRow{row}, Gateways: []any{}}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("cannot write the ready file: %w", err)
+	}
+	t, err := os.CreateTemp(filepath.Dir(path), ".ready-*")
+	if err != nil {
+		return fmt.Errorf("cannot write the ready file: %w", err)
+	}
+	_, err = t.Write(append(b, '\n'))
+	if err = errors.Join(err, t.Close()); err == nil {
+		err = os.Rename(t.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(t.Name())
+		return fmt.Errorf("cannot write the ready file: %w", err)
+	}
+	return nil
+}
+
+// version is the build's, as the module system knows it.
+func version() string {
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "unknown"
+}

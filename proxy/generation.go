@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/proxy/route"
+	"github.com/outrider-mesh/outrider/proxy/upstream"
+	"github.com/outrider-mesh/outrider/wire/message"
+)
+
+// features are what a snapshot may require of this proxy.
+var features = map[string]bool{}
+
+// generation is what a proxy builds from one snapshot and swaps in as a whole.
+type generation struct {
+	snapshot *model.Snapshot
+	bindings map[string]*binding // by listener name
+	change   *upstream.Change
+}
+
+// binding is what one listener runs in one generation. An exchange loads it once and keeps it to its end.
+type binding struct {
+	spec  *model.Listener
+	table *route.Table[*rule]
+	paths message.PathMode
+	// peer is this proxy as it introduces itself to the next one; nil where it does not.
+	peer []byte
+	// inbound finds the edge of an inbound listener's exchanges by who calls; unrouted counts, on the others, those that
+	// reach no cluster.
+	inbound  *telemetry.Inbound
+	unrouted *telemetry.HTTP
+	reasons  bool // answers of our own carry x-outrider-reason
+	port     int  // the port of a request whose authority has none
+}
+
+// live is a listener's place in the generation in force.
+type live = atomic.Pointer[binding]
+
+// build makes a generation of s. It may fail, and touches nothing that is in force.
+func (p *Proxy) build(s *model.Snapshot) (*generation, error) {
+	for _, f := range s.Requires {
+		if !features[f] {
+			return nil, fmt.Errorf("the snapshot requires %q, which this proxy does not have", f)
+		}
+	}
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	paths, ok := message.ParsePathMode(s.Settings.PathNormalization)
+	if !ok {
+		return nil, fmt.Errorf("there is no path normalization %q", s.Settings.PathNormalization)
+	}
+	change, err := p.upstream.Prepare(s.Clusters)
+	if err != nil {
+		return nil, err
+	}
+	g := &generation{snapshot: s, bindings: map[string]*binding{}, change: change}
+	if err := g.bind(p, paths); err != nil {
+		g.discard(p)
+		return nil, err
+	}
+	return g, nil
+}
+
+// bind compiles each table once and makes the bindings of all listeners.
+func (g *generation) bind(p *Proxy, paths message.PathMode) error {
+	s := g.snapshot
+	tables := map[string]*route.Table[*rule]{}
+	for i := range s.Tables {
+		t := &s.Tables[i]
+		compiled, err := route.Compile(t, func(_ *model.VirtualHost, r *model.Rule) (*rule, error) {
+			made, err := newRule(r, g.change.Clusters)
+			if err != nil {
+				return nil, fmt.Errorf("%s:%d: %s %s/%s: %s: %w", r.Origin.File, r.Origin.Line, r.Origin.Kind, r.Origin.Namespace, r.Origin.Name, r.Origin.Rule, err)
+			}
+			return made, nil
+		})
+		if err != nil {
+			return fmt.Errorf("table %q: %w", t.Name, err)
+		}
+		tables[t.Name] = compiled
+	}
+	peer := telemetry.AppendPeer(nil, s.Workload.Peer)
+	for i := range s.Listeners {
+		l := &s.Listeners[i]
+		b := &binding{spec: l, table: tables[l.Table], paths: paths, reasons: l.Direction != model.Gateway, port: 80}
+		switch l.Direction {
+		case model.Inbound:
+			b.inbound = p.metrics.Inbound(telemetry.Edge{Reporter: telemetry.Destination, Service: g.service(l), Security: "none"})
+		default:
+			b.peer = peer
+			b.unrouted = p.metrics.HTTP(telemetry.Edge{Reporter: telemetry.Source, Security: "unknown"})
+		}
+		g.bindings[l.Name] = b
+	}
+	return nil
+}
+
+// service returns the service that an inbound listener's requests are for: that of its application's cluster.
+func (g *generation) service(l *model.Listener) model.Service {
+	for i := range g.snapshot.Clusters {
+		if c := &g.snapshot.Clusters[i]; c.Kind == model.Application && c.Name == inboundCluster(l.Port) {
+			return c.Service
+		}
+	}
+	return model.Service{}
+}
+
+func inboundCluster(port int) string { return fmt.Sprintf("inbound|%d||", port) }
+
+// discard gives back what a generation holds that was not put in force.
+func (g *generation) discard(p *Proxy) {
+	g.change.Discard()
+	g.unbind(p)
+}
+
+// unbind releases the metric handles of the bindings.
+func (g *generation) unbind(p *Proxy) {
+	for _, b := range g.bindings {
+		if b.inbound != nil {
+			b.inbound.Close()
+		}
+		if b.unrouted != nil {
+			p.metrics.Release(b.unrouted)
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package proxy
+
+import "github.com/outrider-mesh/outrider/mesh/telemetry"
+
+// outcome is the one name that an exchange's ending has; it feeds the status, the response flag, the header
+// x-outrider-reason and the retry decision.
+type outcome uint8
+
+// The endings. All but passed and configured are failures that this proxy answers itself.
+const (
+	passed     outcome = iota // the upstream's own answer was forwarded
+	configured                // a redirect, direct response or preflight that the user asked for
+	badRequest
+	requestTimeout
+	noRoute
+	noHealthyEndpoint
+	upstreamConnect
+	upstreamReset
+	upstreamProtocol
+	upstreamTimeout
+	routeTimeout
+	clientGone
+	denied
+	loop
+	outcomeCount
+)
+
+// ending is what an outcome means to everyone who asks.
+type ending struct {
+	name   string
+	status int
+	flags  telemetry.Flags
+	body   string // of the local answer; Envoy's texts where users know them
+}
+
+var endings = [outcomeCount]ending{
+	passed:            {name: "passed"},
+	configured:        {name: "configured"},
+	badRequest:        {name: "bad_request", status: 400, flags: telemetry.DPE},
+	requestTimeout:    {name: "request_timeout", status: 408},
+	noRoute:           {name: "no_route", status: 404, flags: telemetry.NR},
+	noHealthyEndpoint: {name: "no_healthy_endpoint", status: 503, flags: telemetry.UH, body: "no healthy upstream"},
+	upstreamConnect:   {name: "upstream_connect", status: 503, flags: telemetry.UF, body: "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"},
+	upstreamReset:     {name: "upstream_reset", status: 503, flags: telemetry.UC, body: "upstream connect error or disconnect/reset before headers. reset reason: connection termination"},
+	upstreamProtocol:  {name: "upstream_protocol", status: 502, flags: telemetry.UPE, body: "upstream connect error or disconnect/reset before headers. reset reason: protocol error"},
+	upstreamTimeout:   {name: "upstream_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},
+	routeTimeout:      {name: "route_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},
+	clientGone:        {name: "client_gone", flags: telemetry.DC},
+	denied:            {name: "denied_by_policy", status: 502, flags: telemetry.NR, body: "the destination is not part of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY"},
+	loop:              {name: "loop", status: 508, flags: telemetry.NR, body: "the request would come back to this proxy"},
+}
+
+// String returns the name that users see.
+func (o outcome) String() string { return endings[o].name }
+
+// outcomeNamed returns the outcome that a snapshot's Reply names; configured where it names none.
+func outcomeNamed(name string) outcome {
+	for o := badRequest; o < outcomeCount; o++ {
+		if endings[o].name == name {
+			return o
+		}
+	}
+	return configured
+}

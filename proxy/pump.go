@@ -1,0 +1,163 @@
+package proxy
+
+import (
+	"sync/atomic"
+
+	"github.com/outrider-mesh/outrider/wire/http1"
+	"github.com/outrider-mesh/outrider/wire/link"
+	"github.com/outrider-mesh/outrider/wire/message"
+)
+
+// pump sends the part of a request's body that was not there with its head, in a goroutine of its own: the answer may
+// come, and must be relayed, before the body has ended. It owns the reading side of the client's connection meanwhile.
+type pump struct {
+	conn     *conn
+	up       *link.Link // the exchange may have dropped it already; then writing fails
+	length   int64      // of the body, or message.UnknownLength
+	finished chan struct{}
+	// whole says that all of the body has been sent; read it after finished is closed, or through done.
+	whole atomic.Bool
+	// outcome is what went wrong on the client's side, passed where nothing did; read it after finished is closed.
+	outcome outcome
+	why     string
+	bytes   int64
+	out     []byte
+}
+
+func (x *exchange) startPump() {
+	p := &pump{conn: x.conn, up: &x.up.Link, length: x.req.BodyLength, finished: make(chan struct{})}
+	x.pump = p
+	go p.run() // pump.end waits for it
+}
+
+// run sends the body. When the client fails it ends the exchange's wait for the upstream.
+func (p *pump) run() {
+	defer close(p.finished)
+	var ok bool
+	if p.length > 0 {
+		ok = p.measured(p.length)
+	} else {
+		ok = p.chunked()
+	}
+	if ok {
+		p.whole.Store(true)
+		return
+	}
+	if p.outcome != passed {
+		p.up.Interrupt()
+	}
+}
+
+// done says whether the whole body has been sent.
+func (p *pump) done() bool { return p.whole.Load() }
+
+// failed says whether the client's side broke the exchange.
+func (p *pump) failed() bool {
+	select {
+	case <-p.finished:
+		return p.outcome != passed
+	default:
+		return false
+	}
+}
+
+// end stops the pump and waits for it.
+func (p *pump) end() {
+	if !p.done() {
+		p.conn.link.InterruptRead()
+		p.up.Interrupt()
+		<-p.finished
+		p.conn.link.Resume()
+	}
+	<-p.finished
+}
+
+// next waits until conn.in has bytes.
+func (p *pump) next() bool {
+	c := p.conn
+	if c.in != nil && c.in.Len() > 0 {
+		return true
+	}
+	c.consumed()
+	in, err := c.link.Receive()
+	if err != nil {
+		if !link.Interrupted(err) {
+			p.outcome = clientGone
+		}
+		return false
+	}
+	c.in = in
+	return true
+}
+
+// measured sends n bytes.
+func (p *pump) measured(n int64) bool {
+	c := p.conn
+	for n > 0 {
+		if !p.next() {
+			return false
+		}
+		here := int(min(n, int64(c.in.Len())))
+		if p.up.Write(c.in.Bytes()[:here]) != nil {
+			return false // the answer, if there is one, is relayed all the same
+		}
+		c.in.Skip(here)
+		p.bytes += int64(here)
+		n -= int64(here)
+	}
+	c.consumed()
+	return true
+}
+
+// chunked sends a body whose end its framing tells.
+func (p *pump) chunked() bool {
+	c := p.conn
+	var chunks http1.Chunks
+	var trailers message.Head
+	lim := &c.proxy.limits.Head
+	for {
+		if !p.next() {
+			return false
+		}
+		p.out = p.out[:0]
+		for c.in.Len() > 0 {
+			data, n, done, err := chunks.Next(c.in.Bytes(), &trailers, lim)
+			if err != nil {
+				p.outcome, p.why = badRequest, err.Error()
+				return false
+			}
+			if n == 0 && !done {
+				break
+			}
+			p.out = appendChunk(p.out, data, true)
+			c.in.Skip(n)
+			p.bytes += int64(n)
+			if done {
+				c.consumed()
+				return p.up.Write(http1.AppendLastChunk(p.out, &trailers)) == nil
+			}
+		}
+		if len(p.out) > 0 && p.up.Write(p.out) != nil {
+			return false
+		}
+		if c.in.Len() > 0 { // half a chunk's line
+			if err := c.link.More(c.in); err != nil {
+				if !link.Interrupted(err) {
+					p.outcome = clientGone
+				}
+				return false
+			}
+		}
+	}
+}
+
+// pumpFailed ends the exchange for what went wrong on the client's side.
+func (x *exchange) pumpFailed() {
+	if x.pump.outcome == clientGone {
+		x.vanish()
+		return
+	}
+	x.linger = true
+	x.req.Close = true
+	x.say(x.pump.outcome, endings[x.pump.outcome].status, x.pump.why)
+}

@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"math/rand/v2"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// seed returns the seed of one connection's random numbers.
+func (p *Proxy) seed() uint64 { return rand.Uint64() }
+
+// own says whether address (host:port) is one of this proxy's own listeners, which a request must not be sent to.
+func (p *Proxy) own(address []byte) bool {
+	g := p.generation.Load()
+	if g == nil {
+		return false
+	}
+	for _, b := range g.bindings {
+		if string(address) == b.spec.Address {
+			return true
+		}
+	}
+	return false
+}
+
+// Ready returns nil once a snapshot is in force and its listeners accept.
+func (p *Proxy) Ready() error {
+	switch {
+	case p.draining.Load():
+		return ErrClosed
+	case p.generation.Load() == nil:
+		return errNoSnapshot
+	}
+	return nil
+}
+
+var (
+	descAccepted = prometheus.NewDesc("outrider_downstream_connections_total", "Connections that clients opened.", nil, nil)
+	descRefused  = prometheus.NewDesc("outrider_downstream_connections_refused_total", "Connections closed at once because a listener had its limit.", nil, nil)
+	descOpen     = prometheus.NewDesc("outrider_downstream_connections", "Connections of clients that are open.", nil, nil)
+	descResent   = prometheus.NewDesc("outrider_upstream_requests_resent_total", "Requests sent again because a kept connection had ended.", nil, nil)
+
+	upstreamLabels = []string{"destination_service", "port", "subset", "endpoint"}
+	descActive     = prometheus.NewDesc("outrider_upstream_requests_active", "Requests that an endpoint is working on.", upstreamLabels, nil)
+	descConns      = prometheus.NewDesc("outrider_upstream_connections", "Connections to an endpoint, by whether a request holds them.", append(upstreamLabels[:4:4], "state"), nil)
+	descOpened     = prometheus.NewDesc("outrider_upstream_connections_opened_total", "Connections opened to an endpoint.", upstreamLabels, nil)
+	descFailed     = prometheus.NewDesc("outrider_upstream_connect_failures_total", "Connections to an endpoint that could not be opened.", upstreamLabels, nil)
+)
+
+// Describe makes Proxy a collector of what its listeners and pools know anyway.
+func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descAccepted, descRefused, descOpen, descResent, descActive, descConns, descOpened, descFailed} {
+		ch <- d
+	}
+}
+
+// Collect reads the counters when somebody asks: the exchanges pay nothing for it.
+func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, l ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), l...)
+	}
+	gauge := func(d *prometheus.Desc, v int64, l ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), l...)
+	}
+	counter(descAccepted, p.stats.accepted.Load())
+	counter(descRefused, p.stats.refused.Load())
+	counter(descResent, p.stats.resent.Load())
+	gauge(descOpen, p.conns.count())
+	for _, c := range p.upstream.Current() {
+		for i := range c.Members {
+			m := &c.Members[i]
+			l := []string{or(c.Spec.Service.Host, c.Spec.Name), port(c.Spec.Port), c.Spec.Subset, m.Address()}
+			active, idle := m.Connections()
+			opened, failed := m.Opened()
+			gauge(descActive, m.Host.Active.Load(), l...)
+			gauge(descConns, int64(active), append(l[:4:4], "active")...)
+			gauge(descConns, int64(idle), append(l[:4:4], "idle")...)
+			counter(descOpened, opened, l...)
+			counter(descFailed, failed, l...)
+		}
+	}
+}
+
+func port(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
+}
+
+func or(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}

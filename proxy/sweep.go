@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// coarseTick is how often deadlines are looked at when none is near, fineTick when an exchange has a short one:
+	// so late can a timeout be, and in return no exchange starts or stops a timer.
+	coarseTick = 100 * time.Millisecond
+	fineTick   = 5 * time.Millisecond
+	// fineBelow is how short a timeout must be to ask for the fine tick.
+	fineBelow = 2 * time.Second
+	// goneAfter is how long an exchange waits for its upstream before the sweeper looks whether the client is still there.
+	goneAfter = int64(100 * time.Millisecond)
+)
+
+// never is the deadline of a phase that may last.
+const never = int64(1<<63 - 1)
+
+// fired stands in a guard's deadline once the sweeper has ended the phase.
+const fired = int64(-1)
+
+// guard watches one connection's current phase on behalf of the goroutine that serves it.
+//
+// The goroutine arms a deadline for each phase with one atomic swap. The sweeper, when it finds the deadline passed or
+// the client gone, puts fired in its place and interrupts the connection's waits; whoever swaps first has the phase, so
+// an interruption never reaches the phase after.
+type guard struct {
+	deadline atomic.Int64
+	// waiting is when the exchange began to wait for its upstream, 0 while there is no such wait.
+	waiting atomic.Int64
+	mu      sync.Mutex // held while firing
+	cause   cause      // guarded by mu
+}
+
+// cause says why the sweeper ended a phase.
+type cause uint8
+
+const (
+	expired cause = iota
+	vanished
+	drained
+)
+
+// arm starts a phase that may last until deadline. It reports whether the phase before was ended by the sweeper, which
+// then is over: the caller must Resume the link before it waits again.
+func (g *guard) arm(deadline int64) (interrupted bool) { return g.deadline.Swap(deadline) == fired }
+
+// why returns the cause, after arm reported an interruption or a wait ended by one.
+func (g *guard) why() cause {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cause
+}
+
+// fire ends the phase that has this deadline, unless it is over already.
+func (g *guard) fire(deadline int64, c cause, interrupt func()) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.deadline.CompareAndSwap(deadline, fired) {
+		return false
+	}
+	g.cause = c
+	interrupt()
+	return true
+}
+
+// registry is the set of connections under a proxy, and the sweeper's work list.
+type registry struct {
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+	// fine counts exchanges under way with a short deadline.
+	fine atomic.Int64
+	wake chan struct{}
+}
+
+func (r *registry) add(c *conn) {
+	r.mu.Lock()
+	r.conns[c] = struct{}{}
+	r.mu.Unlock()
+}
+
+func (r *registry) remove(c *conn) {
+	r.mu.Lock()
+	delete(r.conns, c)
+	r.mu.Unlock()
+}
+
+func (r *registry) list(dst []*conn) []*conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+func (r *registry) count() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return int64(len(r.conns))
+}
+
+// hurry asks for the fine tick until the exchange calls relax.
+func (r *registry) hurry() {
+	if r.fine.Add(1) == 1 {
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (r *registry) relax() { r.fine.Add(-1) }
+
+// sweep enforces deadlines, notices clients that went away, and lets upstream tidy up, until ctx ends.
+func (p *Proxy) sweep(ctx context.Context) {
+	var conns []*conn
+	tick := time.NewTimer(coarseTick)
+	defer tick.Stop()
+	lastPeek, lastTidy := now(), now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-p.conns.wake:
+		}
+		t := now()
+		peek := t-lastPeek >= goneAfter
+		if peek {
+			lastPeek = t
+		}
+		conns = p.conns.list(conns[:0])
+		for _, c := range conns {
+			c.check(t, peek)
+		}
+		clear(conns)
+		if t-lastTidy >= int64(time.Second) {
+			lastTidy = t
+			p.upstream.Sweep(t)
+		}
+		if p.conns.fine.Load() > 0 {
+			tick.Reset(fineTick)
+		} else {
+			tick.Reset(coarseTick)
+		}
+	}
+}
+
+// check ends c's phase if its time is over or, when peek is set, if it waits for an upstream on behalf of a client that has gone.
+func (c *conn) check(t int64, peek bool) {
+	d := c.guard.deadline.Load()
+	if d == fired {
+		return
+	}
+	if d <= t {
+		c.guard.fire(d, expired, c.interrupt)
+		return
+	}
+	if since := c.guard.waiting.Load(); peek && since != 0 && t-since >= goneAfter && c.link.Ended() {
+		c.guard.fire(d, vanished, c.interrupt)
+	}
+}

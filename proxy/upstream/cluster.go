@@ -1,0 +1,85 @@
+package upstream
+
+import (
+	"sync"
+	"time"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/proxy/balance"
+)
+
+// DefaultConnectTimeout is used where a cluster names none (Istio's meshConfig.connectTimeout default).
+const DefaultConnectTimeout = 10 * time.Second
+
+// maxDialled bounds the addresses that a Passthrough cluster remembers; further ones are dialled afresh each time.
+const maxDialled = 1024
+
+// Cluster is one cluster as one configuration has it: immutable, over endpoints that live on.
+type Cluster struct {
+	Spec           *model.Cluster
+	Members        []Member
+	Balancer       balance.Balancer
+	Hasher         *balance.Hasher // nil where the policy hashes nothing
+	ConnectTimeout time.Duration
+	// Unserved counts exchanges that reached no endpoint.
+	Unserved *telemetry.HTTP
+
+	dialled *dialled // of a Passthrough cluster
+}
+
+// Member is an endpoint of a cluster with what one configuration says of it.
+type Member struct {
+	*Endpoint
+	// Host counts the exchanges under way; balancers read it.
+	Host *balance.Host
+	Spec *model.Endpoint
+	// Edge counts exchanges with it; Counter counts what it answered.
+	Edge    *telemetry.HTTP
+	Counter *telemetry.Upstream
+}
+
+// dialled holds the endpoints that requests brought to a Passthrough cluster.
+type dialled struct {
+	mu        sync.Mutex
+	endpoints map[string]*Endpoint
+}
+
+// Dialled returns the endpoint at an address that a request names.
+func (c *Cluster) Dialled(address []byte, now int64) *Endpoint {
+	d := c.dialled
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.endpoints[string(address)]
+	if e == nil {
+		e = &Endpoint{address: string(address)}
+		if len(d.endpoints) >= maxDialled {
+			e.gone = true
+			return e
+		}
+		d.endpoints[e.address] = e
+	}
+	e.lastUse.Store(now)
+	return e
+}
+
+// sweep ends idle connections and forgets addresses that nobody has named for a while.
+func (d *dialled) sweep(before int64, peek bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for a, e := range d.endpoints {
+		e.sweep(before, peek)
+		if active, idle := e.Connections(); active+idle == 0 && e.lastUse.Load() < before {
+			delete(d.endpoints, a)
+		}
+	}
+}
+
+func (d *dialled) retire() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range d.endpoints {
+		e.retire()
+	}
+	clear(d.endpoints)
+}

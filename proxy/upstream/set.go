@@ -1,0 +1,204 @@
+// Package upstream holds the live clusters of a proxy: endpoints, their connections and counters, all the state that outlives a snapshot.
+//
+// Configuration is replaced, state is kept: a Change builds the clusters of a new snapshot over the endpoints that are
+// there already, by cluster name and address; Commit makes it the one in force and retires what is no longer named.
+package upstream
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/proxy/balance"
+)
+
+// Idle limits: how long a connection is kept (Istio's http.idleTimeout), and one to an address that only traffic named.
+const (
+	idleTimeout     = time.Hour
+	passthroughIdle = 5 * time.Minute
+)
+
+// Set is all live clusters of one proxy.
+type Set struct {
+	metrics *telemetry.Metrics
+
+	mu      sync.Mutex
+	state   map[key]*Endpoint
+	dialled map[string]*dialled
+	current map[string]*Cluster
+	closed  bool
+	sweeps  int
+}
+
+type key struct{ cluster, address string }
+
+// NewSet returns an empty set that counts in m.
+func NewSet(m *telemetry.Metrics) *Set {
+	return &Set{metrics: m, state: map[key]*Endpoint{}, dialled: map[string]*dialled{}, current: map[string]*Cluster{}}
+}
+
+// Change is a set of clusters that is ready to be put in force.
+type Change struct {
+	set *Set
+	// Clusters are the new clusters by name.
+	Clusters map[string]*Cluster
+	state    map[key]*Endpoint
+	dialled  map[string]*dialled
+}
+
+// Prepare builds clusters; nothing that is in force changes.
+func (s *Set) Prepare(specs []model.Cluster) (*Change, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ch := &Change{set: s, Clusters: make(map[string]*Cluster, len(specs)), state: make(map[key]*Endpoint, len(s.state)), dialled: map[string]*dialled{}}
+	for i := range specs {
+		c, err := ch.cluster(&specs[i])
+		if err != nil {
+			ch.release()
+			return nil, fmt.Errorf("cluster %q: %w", specs[i].Name, err)
+		}
+		ch.Clusters[specs[i].Name] = c
+	}
+	return ch, nil
+}
+
+// cluster builds one cluster over the endpoints that s has. It is called with s locked.
+func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
+	s := ch.set
+	c := &Cluster{Spec: spec, ConnectTimeout: spec.ConnectTimeout.Std(), Members: make([]Member, len(spec.Endpoints))}
+	if c.ConnectTimeout <= 0 {
+		c.ConnectTimeout = DefaultConnectTimeout
+	}
+	if spec.Kind != model.Application {
+		c.Unserved = s.metrics.HTTP(edge(spec, model.Peer{}))
+	}
+	hosts := make([]*balance.Host, len(spec.Endpoints))
+	for i := range spec.Endpoints {
+		e := &spec.Endpoints[i]
+		k := key{spec.Name, e.Address}
+		ep := s.state[k]
+		if ep == nil {
+			ep = &Endpoint{address: e.Address}
+		}
+		ch.state[k] = ep
+		hosts[i] = ep.weighed(e)
+		c.Members[i] = Member{
+			Endpoint: ep, Host: hosts[i], Spec: e,
+			Counter: s.metrics.Upstream(spec.Service, spec.Port, spec.Subset, e.Address),
+		}
+		if spec.Kind != model.Application {
+			c.Members[i].Edge = s.metrics.HTTP(edge(spec, e.Peer))
+		}
+	}
+	var previous balance.Balancer
+	if old := s.current[spec.Name]; old != nil {
+		previous = old.Balancer
+	}
+	var err error
+	if c.Balancer, err = balance.New(spec.LoadBalancer, hosts, previous); err != nil {
+		return nil, err
+	}
+	if spec.LoadBalancer.Hash != nil {
+		c.Hasher = balance.NewHasher(spec.LoadBalancer.Hash)
+	}
+	if spec.Kind == model.Passthrough {
+		if c.dialled = s.dialled[spec.Name]; c.dialled == nil {
+			c.dialled = &dialled{endpoints: map[string]*Endpoint{}}
+		}
+		ch.dialled[spec.Name] = c.dialled
+	}
+	return c, nil
+}
+
+func edge(c *model.Cluster, p model.Peer) telemetry.Edge {
+	return telemetry.Edge{Reporter: telemetry.Source, Peer: p, Service: c.Service, Security: "unknown"}
+}
+
+// weighed returns the host that balancers see. Where the weight changed it is a new one, as balancers of the
+// configuration in force still read the old; the count of exchanges under way then begins anew.
+func (e *Endpoint) weighed(spec *model.Endpoint) *balance.Host {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.host == nil || e.host.Weight != spec.Weight {
+		e.host = &balance.Host{Key: spec.Address, Weight: spec.Weight}
+	}
+	return e.host
+}
+
+// release gives the metric handles of a change's clusters back.
+func (ch *Change) release() { release(ch.set.metrics, ch.Clusters) }
+
+func release(m *telemetry.Metrics, clusters map[string]*Cluster) {
+	for _, c := range clusters {
+		if c.Unserved != nil {
+			m.Release(c.Unserved)
+		}
+		for i := range c.Members {
+			if e := c.Members[i].Edge; e != nil {
+				m.Release(e)
+			}
+			m.ReleaseUpstream(c.Members[i].Counter)
+		}
+	}
+}
+
+// Discard drops a change that will not be put in force.
+func (ch *Change) Discard() { ch.release() }
+
+// Commit puts the change in force and retires every endpoint that it does not name.
+func (ch *Change) Commit() {
+	s := ch.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range ch.state {
+		e.revive()
+	}
+	for k, e := range s.state {
+		if ch.state[k] != e {
+			e.retire()
+		}
+	}
+	for name, d := range s.dialled {
+		if ch.dialled[name] == nil {
+			d.retire()
+		}
+	}
+	release(s.metrics, s.current)
+	s.state, s.dialled, s.current = ch.state, ch.dialled, ch.Clusters
+}
+
+// Current returns the clusters in force. The map is not to be changed.
+func (s *Set) Current() map[string]*Cluster {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current
+}
+
+// Sweep closes what was idle too long, and now and then what peers have closed. now is coarse monotonic nanoseconds; call it about once a second.
+func (s *Set) Sweep(now int64) {
+	s.mu.Lock()
+	state, passed := s.state, s.dialled
+	s.sweeps++
+	peek := s.sweeps%5 == 0
+	s.mu.Unlock()
+	for _, e := range state {
+		e.sweep(now-int64(idleTimeout), peek)
+	}
+	for _, d := range passed {
+		d.sweep(now-int64(passthroughIdle), peek)
+	}
+}
+
+// Close retires everything.
+func (s *Set) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.state {
+		e.retire()
+	}
+	for _, d := range s.dialled {
+		d.retire()
+	}
+}

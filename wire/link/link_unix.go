@@ -1,0 +1,108 @@
+//go:build unix
+
+package link
+
+import (
+	"errors"
+	"io"
+	"syscall"
+)
+
+// tryReceive reads once without waiting; false asks to be called again when the descriptor is readable.
+func (l *Link) tryReceive(fd uintptr) bool {
+	b := GetBuffer()
+	n, err := readFD(fd, b.data[b.end:])
+	if errors.Is(err, syscall.EAGAIN) {
+		PutBuffer(b)
+		return false
+	}
+	if n > 0 {
+		b.end += n
+		l.got = b
+		return true
+	}
+	PutBuffer(b)
+	l.err = err
+	if err == nil {
+		l.err = io.EOF
+	}
+	return true
+}
+
+func readFD(fd uintptr, p []byte) (n int, err error) {
+	for {
+		n, err = syscall.Read(int(fd), p)
+		if err != syscall.EINTR { //nolint:errorlint // an Errno as the kernel gave it
+			return max(n, 0), err
+		}
+	}
+}
+
+// tryAsk is tryReceive that writes l.out once it has seen that nothing is there to read.
+func (l *Link) tryAsk(fd uintptr) bool {
+	if l.asked {
+		return l.tryReceive(fd)
+	}
+	if l.tryReceive(fd) {
+		if l.got != nil {
+			PutBuffer(l.got)
+			l.got = nil
+		}
+		l.err = ErrStale
+		return true
+	}
+	l.asked = true
+	p := l.out
+	for len(p) > 0 {
+		n, err := syscall.Write(int(fd), p)
+		if n > 0 {
+			p = p[n:]
+			continue
+		}
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if errors.Is(err, syscall.EAGAIN) {
+			_, err = l.conn.Write(p) // waits for room
+			p = nil
+		}
+		if err != nil {
+			l.err = err
+			if len(p) == len(l.out) {
+				l.err = ErrStale // it refused the first byte: the peer's reset came in between
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// Fresh says whether a kept connection can take a request: its peer has neither closed it nor sent bytes that nobody
+// asked for, which could be taken for the answer to the next request.
+func (l *Link) Fresh() bool {
+	_, err := l.peek()
+	return errors.Is(err, syscall.EAGAIN)
+}
+
+// Ended says whether the peer has ended its side with nothing left to read, without waiting or reading.
+func (l *Link) Ended() bool {
+	n, err := l.peek()
+	return n == 0 && err == nil || err != nil && !errors.Is(err, syscall.EAGAIN)
+}
+
+// peek looks at the next byte without taking it or waiting.
+func (l *Link) peek() (n int, err error) {
+	cerr := l.raw.Control(func(fd uintptr) {
+		var one [1]byte
+		for {
+			n, _, err = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+			if !errors.Is(err, syscall.EINTR) {
+				return
+			}
+		}
+	})
+	if cerr != nil {
+		return 0, cerr
+	}
+	return max(n, 0), err
+}
