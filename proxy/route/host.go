@@ -106,11 +106,11 @@ func (d *directory) find(name []byte, port int) *index {
 
 // split cuts an authority into its host, without the brackets of an IPv6 literal, and its port: port where it names none.
 func split(authority []byte, port int) (host []byte, number int) {
-	host, number, _ = message.SplitAuthority(authority)
+	host, number, ok := message.SplitAuthority(authority)
 	if number == 0 {
 		number = port
 	}
-	if n := len(host); n > 2 && host[0] == '[' && host[n-1] == ']' {
+	if n := len(host); ok && n > 2 && host[0] == '[' {
 		host = host[1 : n-1]
 	}
 	return host, number
