@@ -104,7 +104,7 @@ func UsageOf(pid int) (Usage, error) {
 	}
 	var u Usage
 	for _, p := range tree {
-		t, err := clock(p.PID)
+		t, err := Clock(p.PID)
 		if err != nil {
 			return Usage{}, err
 		}
@@ -115,9 +115,9 @@ func UsageOf(pid int) (Usage, error) {
 	return u, nil
 }
 
-// clock reads the CPU-time clock of a process (clock_getcpuclockid(3)): the sum that /proc/PID/stat's utime and stime
+// Clock returns the CPU time of one process without its descendants, by its CPU-time clock (clock_getcpuclockid(3)): the sum that /proc/PID/stat's utime and stime
 // are scaled to, without their rounding to 10 ms.
-func clock(pid int) (time.Duration, error) {
+func Clock(pid int) (time.Duration, error) {
 	const sched = 2 // CPUCLOCK_SCHED: precise time on the CPU, all threads, ended ones included
 	var t unix.Timespec
 	if err := unix.ClockGettime(int32(^pid<<3|sched), &t); err != nil {
