@@ -77,6 +77,7 @@ var longer = map[string]string{}
 var linked = []string{
 	"github.com/beorn7/perks",             // client_golang's summaries
 	"github.com/cespare/xxhash/v2",        // hash balancing; client_golang too
+	"github.com/fsnotify/fsnotify",        // a snapshot file is followed
 	"github.com/klauspost/compress",       // promhttp's zstd
 	"github.com/munnerz/goautoneg",        // promhttp's content negotiation
 	"github.com/prometheus/client_golang", // metrics
