@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"math/bits"
 	"sync"
 	"sync/atomic"
 )
@@ -41,31 +42,34 @@ func (b *roundRobin) Pick(_ Key, r *Rand) int {
 	return int((b.turn.Add(1) - 1) % b.hosts)
 }
 
-// weightedRoundRobin picks the host whose next turn is due first: the k-th turn of a host of weight w is due at k/w
-// (earliest deadline first, smooth: 5 1 1 gives a a b a c a a, not a a a a a b c). In each cycle of as many picks as
-// the weights' sum every host gets exactly its weight, because deadlines are compared as fractions.
+// weightedRoundRobin picks the host whose next turn is due first: the k-th turn of a host of weight w is due at
+// (k-½)/w, so that its turns lie evenly (earliest deadline first: 5 1 1 gives a a a b c a a). In each cycle of as many
+// picks as the weights' sum every host gets exactly its weight, because due times are compared as fractions.
 // A mutex guards it: a pick is a few comparisons in a heap.
 type weightedRoundRobin struct {
 	made fingerprint
 
 	mu      sync.Mutex
 	started bool
-	heap    []turn // by due, then index
+	heap    []turn // by due time, then index
 	picks   uint64 // since the cycle began
 	cycle   uint64 // sum of all weights
 }
 
-// turn is the next turn of a host, due at count/weight.
+// turn is the next turn of a host, due at half/(2*weight); half is 2k-1.
 type turn struct {
 	host   int
-	count  uint64
+	half   uint64
 	weight uint64
 }
 
 func (t *turn) before(o *turn) bool {
-	// Neither product overflows: a weight has 32 bits, a count is at most its weight + 1.
-	a, b := t.count*o.weight, o.count*t.weight
-	return a < b || a == b && t.host < o.host
+	hi, lo := bits.Mul64(t.half, o.weight)
+	ohi, olo := bits.Mul64(o.half, t.weight)
+	if hi != ohi || lo != olo {
+		return hi < ohi || hi == ohi && lo < olo
+	}
+	return t.host < o.host
 }
 
 func newWeightedRoundRobin(hosts []*Host) *weightedRoundRobin {
@@ -75,7 +79,7 @@ func newWeightedRoundRobin(hosts []*Host) *weightedRoundRobin {
 		unit = divisor(unit, h.weight())
 	}
 	for i, h := range hosts {
-		b.heap[i] = turn{host: i, count: 1, weight: h.weight() / unit}
+		b.heap[i] = turn{host: i, half: 1, weight: h.weight() / unit}
 		b.cycle += b.heap[i].weight
 	}
 	for i := len(b.heap)/2 - 1; i >= 0; i-- {
@@ -99,13 +103,13 @@ func (b *weightedRoundRobin) Pick(_ Key, r *Rand) int {
 
 func (b *weightedRoundRobin) next() int {
 	host := b.heap[0].host
-	b.heap[0].count++
+	b.heap[0].half += 2
 	b.sink(0)
 	if b.picks++; b.picks == b.cycle {
-		// Every host has had its weight of turns: setting all clocks back by one keeps their order.
+		// Every host has had its weight of turns: setting all due times back by one keeps their order.
 		b.picks = 0
 		for i := range b.heap {
-			b.heap[i].count -= b.heap[i].weight
+			b.heap[i].half -= 2 * b.heap[i].weight
 		}
 	}
 	return host
