@@ -134,14 +134,15 @@ func (c *Chunks) sizeLine(b []byte) (size int64, used int, err *Error) {
 	if end > chunkLine {
 		return 0, 0, errChunkLine
 	}
-	if end+1 >= len(b) && (end == len(b) || b[end] == '\r') {
-		return 0, 0, nil
-	}
-	if b[end] != '\r' || b[end+1] != '\n' {
-		if e := notText(b, end); e != errControl {
+	if end+1 >= len(b) || b[end] != '\r' || b[end+1] != '\n' {
+		switch e := notText(b, end); e {
+		case errIncomplete:
+			return 0, 0, nil
+		case errControl:
+			return 0, 0, errChunkLine
+		default:
 			return 0, 0, e
 		}
-		return 0, 0, errChunkLine
 	}
 	if c.ext += int64(end - i); c.ext > chunkExtra+c.data {
 		return 0, 0, errChunkExt

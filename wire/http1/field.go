@@ -97,7 +97,7 @@ func notName(b []byte, i, at int) *Error {
 // notText says what ends the text at b[at] that is no CRLF.
 func notText(b []byte, at int) *Error {
 	switch {
-	case at+1 >= len(b):
+	case at >= len(b) || b[at] == '\r' && at+1 >= len(b):
 		return errIncomplete
 	case b[at] == '\r':
 		return errBareCR
