@@ -47,7 +47,7 @@ type deadline struct {
 	host    int
 }
 
-func (d *deadline) before(o *deadline) bool {
+func (d deadline) before(o deadline) bool {
 	return d.due < o.due || d.due == o.due && d.arrival < o.arrival
 }
 
@@ -56,9 +56,7 @@ func newWeightedLeastRequest(hosts []*Host) *weightedLeastRequest {
 	for i, h := range hosts {
 		b.heap[i] = deadline{due: 1 / float64(h.weight()), arrival: uint64(i), host: i}
 	}
-	for i := len(b.heap)/2 - 1; i >= 0; i-- {
-		b.sink(i)
-	}
+	heapify(b.heap)
 	return b
 }
 
@@ -95,23 +93,6 @@ func (b *weightedLeastRequest) next() int {
 	d.due += float64(max(h.Active.Load(), 0)+1) / float64(h.weight())
 	d.arrival = b.arrived
 	b.arrived++
-	b.sink(0)
+	sink(b.heap, 0)
 	return host
-}
-
-// sink moves the deadline at i down to where it belongs.
-func (b *weightedLeastRequest) sink(i int) {
-	for {
-		least := i
-		for c := 2*i + 1; c <= 2*i+2 && c < len(b.heap); c++ {
-			if b.heap[c].before(&b.heap[least]) {
-				least = c
-			}
-		}
-		if least == i {
-			return
-		}
-		b.heap[i], b.heap[least] = b.heap[least], b.heap[i]
-		i = least
-	}
 }

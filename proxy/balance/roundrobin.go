@@ -63,7 +63,7 @@ type turn struct {
 	weight uint64
 }
 
-func (t *turn) before(o *turn) bool {
+func (t turn) before(o turn) bool {
 	hi, lo := bits.Mul64(t.half, o.weight)
 	ohi, olo := bits.Mul64(o.half, t.weight)
 	if hi != ohi || lo != olo {
@@ -82,9 +82,7 @@ func newWeightedRoundRobin(hosts []*Host) *weightedRoundRobin {
 		b.heap[i] = turn{host: i, half: 1, weight: h.weight() / unit}
 		b.cycle += b.heap[i].weight
 	}
-	for i := len(b.heap)/2 - 1; i >= 0; i-- {
-		b.sink(i)
-	}
+	heapify(b.heap)
 	return b
 }
 
@@ -104,7 +102,7 @@ func (b *weightedRoundRobin) Pick(_ Key, r *Rand) int {
 func (b *weightedRoundRobin) next() int {
 	host := b.heap[0].host
 	b.heap[0].half += 2
-	b.sink(0)
+	sink(b.heap, 0)
 	if b.picks++; b.picks == b.cycle {
 		// Every host has had its weight of turns: setting all due times back by one keeps their order.
 		b.picks = 0
@@ -113,23 +111,6 @@ func (b *weightedRoundRobin) next() int {
 		}
 	}
 	return host
-}
-
-// sink moves the turn at i down to where it belongs.
-func (b *weightedRoundRobin) sink(i int) {
-	for {
-		least := i
-		for c := 2*i + 1; c <= 2*i+2 && c < len(b.heap); c++ {
-			if b.heap[c].before(&b.heap[least]) {
-				least = c
-			}
-		}
-		if least == i {
-			return
-		}
-		b.heap[i], b.heap[least] = b.heap[least], b.heap[i]
-		i = least
-	}
 }
 
 // divisor returns the greatest common divisor.

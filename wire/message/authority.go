@@ -19,6 +19,8 @@ func SplitAuthority(authority []byte) (host []byte, port int, ok bool) {
 		if colon != bracket+1 {
 			return authority, 0, false
 		}
+	case len(authority) > 0 && authority[0] == '[':
+		return authority, 0, false
 	case colon < 0 || bytes.IndexByte(authority, ':') != colon:
 		return authority, 0, true
 	}
