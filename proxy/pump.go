@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/outrider-mesh/outrider/wire/http1"
 	"github.com/outrider-mesh/outrider/wire/link"
@@ -15,8 +16,11 @@ type pump struct {
 	up       *link.Link // the exchange may have dropped it already; then writing fails
 	length   int64      // of the body, or message.UnknownLength
 	finished chan struct{}
-	// whole says that all of the body has been sent; read it after finished is closed, or through done.
-	whole atomic.Bool
+	// taken says that all of the body has been read from the client: its connection is free for the next request. It is
+	// set before the last write, as the upstream may answer that before this goroutine runs on.
+	taken atomic.Bool
+	// sent says that all of the body was written; read it after finished is closed.
+	sent bool
 	// outcome is what went wrong on the client's side, passed where nothing did; read it after finished is closed.
 	outcome outcome
 	why     string
@@ -33,23 +37,34 @@ func (x *exchange) startPump() {
 // run sends the body. When the client fails it ends the exchange's wait for the upstream.
 func (p *pump) run() {
 	defer close(p.finished)
-	var ok bool
 	if p.length > 0 {
-		ok = p.measured(p.length)
+		p.sent = p.measured(p.length)
 	} else {
-		ok = p.chunked()
-	}
-	if ok {
-		p.whole.Store(true)
-		return
+		p.sent = p.chunked()
 	}
 	if p.outcome != passed {
 		p.up.Interrupt()
 	}
 }
 
-// done says whether the whole body has been sent.
-func (p *pump) done() bool { return p.whole.Load() }
+// settled says whether all of the body was written, for an upstream that has answered: then it has been, but for this
+// goroutine's last steps, unless the answer did not wait for the body.
+func (p *pump) settled() bool {
+	if !p.taken.Load() {
+		return false
+	}
+	t := time.NewTimer(lastSteps)
+	defer t.Stop()
+	select {
+	case <-p.finished:
+		return p.sent
+	case <-t.C:
+		return false
+	}
+}
+
+// lastSteps is how long settled waits.
+const lastSteps = 10 * time.Millisecond
 
 // failed says whether the client's side broke the exchange.
 func (p *pump) failed() bool {
@@ -63,13 +78,15 @@ func (p *pump) failed() bool {
 
 // end stops the pump and waits for it.
 func (p *pump) end() {
-	if !p.done() {
-		p.conn.link.InterruptRead()
-		p.up.Interrupt()
-		<-p.finished
-		p.conn.link.Resume()
+	select {
+	case <-p.finished:
+		return
+	default:
 	}
+	p.conn.link.InterruptRead()
+	p.up.Interrupt()
 	<-p.finished
+	p.conn.link.Resume()
 }
 
 // next waits until conn.in has bytes.
@@ -98,6 +115,9 @@ func (p *pump) measured(n int64) bool {
 			return false
 		}
 		here := int(min(n, int64(c.in.Len())))
+		if int64(here) == n {
+			p.taken.Store(true)
+		}
 		if p.up.Write(c.in.Bytes()[:here]) != nil {
 			return false // the answer, if there is one, is relayed all the same
 		}
@@ -134,6 +154,7 @@ func (p *pump) chunked() bool {
 			p.bytes += int64(n)
 			if done {
 				c.consumed()
+				p.taken.Store(true)
 				return p.up.Write(http1.AppendLastChunk(p.out, &trailers)) == nil
 			}
 		}

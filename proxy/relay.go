@@ -134,7 +134,7 @@ var nameSetCookie = []byte("set-cookie")
 // persist decides whether the client's connection goes on after this answer.
 func (x *exchange) persist() {
 	x.again = !x.req.Close && !x.conn.leaving()
-	if x.pump != nil && !x.pump.done() {
+	if x.pump != nil && !x.pump.taken.Load() {
 		x.again = false // the answer comes before the request has ended: what follows cannot be told apart
 		x.linger = true
 	}
@@ -296,7 +296,7 @@ func (x *exchange) keep() {
 		x.conn.in.Skip(x.inline)
 		x.inline = 0
 	}
-	if !clean || x.res.Close || x.res.UntilClose || x.pump != nil && !x.pump.done() || x.conn.guard.deadline.Load() == fired {
+	if !clean || x.res.Close || x.res.UntilClose || x.pump != nil && !x.pump.settled() || x.conn.guard.deadline.Load() == fired {
 		up.Drop()
 		return
 	}
