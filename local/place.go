@@ -194,9 +194,12 @@ func (p *planner) settle(in *place, before map[string]string) {
 	}
 	for i := range in.Ports {
 		port := &in.Ports[i]
-		if in.Sidecar || in.standIn {
-			port.Listen = own(fmt.Sprint(port.Port), port.Port)
-		} else {
+		switch {
+		case in.Sidecar:
+			port.Listen = own(strconv.Itoa(port.Port), port.Port)
+		case in.standIn: // not the name of a sidecar's port: where a workload leaves the mesh, that is listened at until it has left
+			port.Listen = own("direct "+strconv.Itoa(port.Port), port.Port)
+		default:
 			port.Listen = port.App
 		}
 	}
@@ -223,6 +226,18 @@ func (p *planner) keep(who string, before map[string]string, choose func() strin
 	}
 	p.taken[who], p.inUse[addr] = addr, true
 	return addr
+}
+
+// forget makes the next plan choose another address for who has addr. It returns false where nobody has, or where addr
+// is not the planner's to choose.
+func (p *planner) forget(addr string) bool {
+	for who, has := range p.taken {
+		if has == addr {
+			delete(p.taken, who)
+			return true
+		}
+	}
+	return false
 }
 
 // placement is the plan as the compiler reads it.

@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -113,7 +115,7 @@ func (a *App) Serve(p Port) (addr string, err error) {
 		if old.spec == p {
 			return old.addr, nil
 		}
-		return "", fmt.Errorf("cannot serve port %d as %s: it is served as %s at %s", p.Port, p.Protocol, old.spec.Protocol, old.addr)
+		return "", fmt.Errorf("cannot serve port %d as %s at %s: it is served as %s at %s", p.Port, p.Protocol, p.Listen, old.spec.Protocol, old.addr)
 	}
 	l, err := net.Listen("tcp", p.Listen)
 	if err != nil {
@@ -140,6 +142,23 @@ func (a *App) Address(port int) string {
 		return s.addr
 	}
 	return ""
+}
+
+// Protocol returns what the workload's port is served as, "" where it is not.
+func (a *App) Protocol(port int) model.Protocol {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.ports[port]; s != nil {
+		return s.spec.Protocol
+	}
+	return ""
+}
+
+// Ports returns the workload's ports that a serves, ascending.
+func (a *App) Ports() []int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Sorted(maps.Keys(a.ports))
 }
 
 // Unserve ends the serving of one port; what is under way may end until ctx does.
