@@ -1,8 +1,20 @@
 // Package compile turns objects into the mesh that they describe, and cuts one workload's snapshot from it; it is pure: no clock, no I/O, no goroutines.
+//
+// New indexes the objects and says what of them has no effect or leads nowhere. For and ForGateway build what one proxy runs:
+// the route table that its namespace sees (view.go), the clusters that the table names (destination.go), and their endpoints
+// where a Placement has put the instances (snapshot.go). Tables and clusters are built once and shared by all snapshots.
+//
+// Where several kinds of object route one service, a VirtualService comes before HTTPRoutes, and these before a TrafficSplit:
+// the more a kind can say, the more would be lost by ignoring it. New reports each such case. Routes are not chained: what a
+// route forwards to is a service's own endpoints, whatever other objects say of that service.
 package compile
 
 import (
-	"fmt"
+	"cmp"
+	"slices"
+
+	networking "istio.io/api/networking/v1alpha3"
+	corev1 "k8s.io/api/core/v1"
 
 	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 
@@ -22,33 +34,296 @@ type Options struct {
 
 // Mesh is what a set of objects means, resolved together. It is safe for concurrent use.
 type Mesh struct {
-	options Options
+	options      Options
+	domain       string
+	config       *meshv1alpha1.MeshConfig
+	configObject *config.Object // where config comes from; nil for the defaults and for Options
+	root         string         // MeshConfig's root namespace
+	settings     model.Settings
+
+	services  services
+	workloads map[string]*workload // by namespace/name
+	routers   []*workload          // gateway proxies
+	rules     map[string]*ruleSet  // DestinationRules by namespace
+
+	virtuals     []*virtualService            // in order
+	hostVirtuals map[string][]*virtualService // of the mesh, by exact host
+	wildVirtuals []hostVirtual                // of the mesh, longest host first
+	unknownHosts map[string]bool              // of hostVirtuals and wildVirtuals, those that no service has
+	sourceLabels []map[string]string          // distinct ones, of all VirtualServices
+
+	routes        []*httpRoute // in order of precedence
+	serviceRoutes map[string][]attachedRoute
+	splits        map[*service]*split
+	grants        map[grant]bool
+	namespaces    map[string]map[string]string // labels
+
+	gateways      []*gateway
+	istioGateways map[string]*config.Object // by namespace/name
+	apiGateways   map[string]*config.Object
+
+	cache
 }
 
-// New resolves objects into a mesh. The findings say what of them has no effect, is ambiguous, or leads nowhere, by file and line.
+// New resolves objects into a mesh. The findings say what of them has no effect, is ambiguous, or leads nowhere, in the order of
+// files. Objects that conflict are ranked by age, those from files by path, then position.
 func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
-	return &Mesh{options: o}, nil
+	m := &Mesh{
+		options: o, domain: cmp.Or(o.Domain, "cluster.local"),
+		hostVirtuals: map[string][]*virtualService{}, serviceRoutes: map[string][]attachedRoute{}, splits: map[*service]*split{},
+		grants: map[grant]bool{}, namespaces: map[string]map[string]string{},
+		istioGateways: map[string]*config.Object{}, apiGateways: map[string]*config.Object{},
+		cache: newCache(),
+	}
+	r := &report{}
+	objects = slices.Clone(objects)
+	slices.SortStableFunc(objects, compareObjects)
+	for _, o := range objects {
+		if _, ok := o.Spec.(*corev1.Namespace); ok {
+			m.namespaces[o.Name] = o.Labels
+		}
+	}
+	m.readMeshConfig(objects, r)
+	m.readGrants(objects)
+	m.readServices(objects, r)
+	m.readWorkloads(objects, r)
+	m.readDestinationRules(objects, r)
+	m.readGateways(objects, r)
+	m.readVirtualServices(objects, r)
+	m.readHTTPRoutes(objects, r)
+	m.readSplits(objects, r)
+	m.readUnknownHosts(r)
+	m.readSources()
+	m.checkVirtuals(r)
+	m.checkRoutes(r)
+	m.checkShapers(r)
+	return m, r.sorted()
 }
 
 // Templates returns all workloads, sorted by namespace and name: pod templates, Pods that nobody owns, WorkloadEntries.
-func (m *Mesh) Templates() []Template { return nil }
-
-// Local returns the built-in client workload default/local, or the workload of that name that the objects define.
-func (m *Mesh) Local() Template { return Template{} }
-
-// Gateways returns the gateway workloads, sorted by namespace and name.
-func (m *Mesh) Gateways() []GatewayWorkload { return nil }
-
-// Services returns what the mesh serves, sorted by host, for people to look at.
-func (m *Mesh) Services() []ServiceInfo { return nil }
-
-// For returns the sealed snapshot of one instance of a workload with a sidecar; instance "" is its first. p must not change
-// once it was given: who moves an instance passes another Placement.
-func (m *Mesh) For(p *Placement, namespace, workload, instance string) (*model.Snapshot, error) {
-	return nil, fmt.Errorf("cannot compile workload %s/%s: there is no such workload", namespace, workload)
+func (m *Mesh) Templates() []Template {
+	out := make([]Template, 0, len(m.workloads))
+	for _, w := range m.workloads {
+		out = append(out, w.Template)
+	}
+	slices.SortFunc(out, func(a, b Template) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return out
 }
 
-// ForGateway returns the sealed snapshot of a gateway workload.
-func (m *Mesh) ForGateway(p *Placement, namespace, workload string) (*model.Snapshot, error) {
-	return nil, fmt.Errorf("cannot compile gateway %s/%s: there is no such gateway", namespace, workload)
+// Local returns the built-in client workload default/local, or the workload of that name that the objects define.
+func (m *Mesh) Local() Template {
+	if w := m.workloads["default/local"]; w != nil {
+		return w.Template
+	}
+	return m.local().Template
+}
+
+// Gateways returns the gateway workloads, sorted by namespace and name: one for each Gateway API Gateway, and one for each set of
+// labels that Istio's Gateways select.
+func (m *Mesh) Gateways() []GatewayWorkload {
+	out := make([]GatewayWorkload, 0, len(m.gateways))
+	for _, g := range m.gateways {
+		out = append(out, g.GatewayWorkload)
+	}
+	return out
+}
+
+// Services returns what the mesh serves, sorted by host, for people to look at.
+func (m *Mesh) Services() []ServiceInfo {
+	m.Lock()
+	defer m.Unlock()
+	var out []ServiceInfo
+	m.services.all(func(s *service) bool {
+		info := ServiceInfo{Service: s.Service, Origin: s.origin}
+		sees := m.scope(s.Namespace, nil)
+		for _, p := range s.ports {
+			pi := ServicePortInfo{Port: p.number, Name: p.name, Protocol: p.protocol, Proxied: p.proxied(), Workloads: names(p.workloads)}
+			if p.proxied() {
+				for _, rule := range m.portRules(sees, p) {
+					if split, ok := sees.splitInfo(rule); ok {
+						pi.Splits = append(pi.Splits, split)
+					}
+				}
+			}
+			info.Ports = append(info.Ports, pi)
+		}
+		out = append(out, info)
+		return true
+	})
+	return out
+}
+
+// splitInfo describes a rule with more than one destination.
+func (s *scope) splitInfo(rule model.Rule) (SplitInfo, bool) {
+	if rule.Route == nil || len(rule.Route.Destinations) < 2 {
+		return SplitInfo{}, false
+	}
+	info := SplitInfo{Origin: rule.Origin, Conditional: len(rule.Matches) > 0 && !slices.ContainsFunc(rule.Matches, func(m model.Match) bool { return matchesAll(&m) })}
+	for _, d := range rule.Route.Destinations {
+		sd := SplitDestination{Weight: d.Weight, Cluster: d.Cluster}
+		if c := s.clusters[d.Cluster]; c != nil {
+			sd.Host, sd.Port, sd.Subset = c.Service.Host, c.Port, c.Subset
+			var serving []*workload
+			for _, w := range c.port.workloads {
+				if selects(c.labels, w.Labels) {
+					serving = append(serving, w)
+				}
+			}
+			sd.Workloads = names(serving)
+		}
+		info.Destinations = append(info.Destinations, sd)
+	}
+	return info, true
+}
+
+// checkVirtuals reports what VirtualServices refer to in vain, and which of them lose a host.
+func (m *Mesh) checkVirtuals(r *report) {
+	for _, v := range m.virtuals {
+		s := m.scope(v.object.Namespace, nil)
+		for _, rule := range v.rules {
+			for _, d := range rule.destinations {
+				svc := s.service(d.host)
+				if svc != nil && d.port == 0 && len(svc.ports) > 1 {
+					r.error(v.object, portNeeded, d.field, "name one of them in destination.port.number",
+						"destination %s has %d ports (%s); without a port, the one that the request came for is taken", d.host, len(svc.ports), portList(svc))
+					continue
+				}
+				if _, f := s.target(d.host, d.subset, d.port, d.port); f != nil {
+					f.report(r, v.object, d.field)
+				}
+			}
+		}
+		m.checkGatewayRefs(v, r)
+	}
+	for _, host := range sortedKeys(m.hostVirtuals) {
+		reportConflicts(host, m.hostVirtuals[host], r)
+	}
+	for i, w := range m.wildVirtuals {
+		var same []*virtualService
+		for _, o := range m.wildVirtuals[:i+1] {
+			if o.host == w.host {
+				same = append(same, o.virtual)
+			}
+		}
+		reportConflicts(w.host, same, r)
+	}
+}
+
+// reportConflicts names the VirtualServices that lose host to an earlier one.
+func reportConflicts(host string, all []*virtualService, r *report) {
+	for i, v := range all {
+		for _, first := range all[:i] {
+			if !first.exported.equal(v.exported) || first == v {
+				continue
+			}
+			r.error(v.object, hostConflict, "spec.hosts", "merge their rules into one VirtualService: sidecars do not",
+				"host %s is routed by VirtualService %s/%s (%s) already, which comes first (order: %s); for sidecars, this one has no effect on it",
+				host, first.object.Namespace, first.object.Name, position(first.object), orderText(v.object))
+			break
+		}
+	}
+}
+
+func orderText(o *config.Object) string {
+	if o.Created.IsZero() {
+		return "path, then position in the file"
+	}
+	return "age, then name"
+}
+
+// checkGatewayRefs reports Gateways that are not there, and hosts that none of them has.
+func (m *Mesh) checkGatewayRefs(v *virtualService, r *report) {
+	found := slices.Contains(v.gateways, inMesh)
+	met := map[string]bool{}
+	for i, name := range v.gateways {
+		if name == inMesh {
+			continue
+		}
+		o := m.istioGateways[name]
+		if o == nil {
+			field := element("spec.gateways", i)
+			remedy := "check the name and namespace, or add the Gateway"
+			if m.apiGateways[name] != nil {
+				remedy = "attach an HTTPRoute to it: a VirtualService needs an Istio Gateway"
+			}
+			r.error(v.object, unknownGateway, field, remedy, "there is no Istio Gateway %s", name)
+			found = true
+			continue
+		}
+		for _, s := range o.Spec.(*networking.Gateway).Servers {
+			one := server{}
+			for _, h := range s.Hosts {
+				one.hosts = append(one.hosts, hostOfServer(h, o.Namespace))
+			}
+			for _, h := range v.hosts {
+				if len(one.shared(&virtualService{object: v.object, hosts: []string{h}})) > 0 {
+					met[h] = true
+				}
+			}
+		}
+	}
+	if found {
+		return
+	}
+	for i, h := range v.hosts {
+		if !met[h] {
+			r.warn(v.object, notAtGateway, element("spec.hosts", i), "add the host to a server of the Gateway, or correct it", "host %s is not among the hosts of the VirtualService's gateways", h)
+		}
+	}
+}
+
+// checkRoutes reports what HTTPRoutes refer to in vain.
+func (m *Mesh) checkRoutes(r *report) {
+	for _, h := range m.routes {
+		for _, p := range h.parents {
+			if p.service {
+				h.entries(m.scope(h.object.Namespace, nil), 0, nil, r)
+				continue
+			}
+			name := key(p.namespace, p.name)
+			if m.apiGateways[name] == nil {
+				r.error(h.object, unknownParent, p.field, "check the name and namespace, or add the Gateway", "there is no Gateway %s", name)
+				continue
+			}
+			attached, left := false, false
+			for _, g := range m.gateways {
+				for _, s := range g.servers {
+					if s.listener != nil && s.gateway == name && len(m.attachment(s, &httpRoute{object: h.object, hostnames: h.hostnames, parents: []parentRef{p}})) > 0 {
+						attached = true
+					}
+				}
+				left = left || (len(g.servers) == 0 && slices.ContainsFunc(g.Objects, func(o GatewayRef) bool { return key(o.Namespace, o.Name) == name }))
+			}
+			if !attached && !left {
+				r.warn(h.object, notAttached, p.field, "compare the listener's name, port, hostname and allowedRoutes", "no served listener of Gateway %s takes this route", name)
+			}
+			h.entries(m.scope(p.namespace, nil), 0, m.granted, r)
+		}
+	}
+}
+
+// checkShapers reports the routing objects that another kind leaves without effect on a service.
+func (m *Mesh) checkShapers(r *report) {
+	m.services.all(func(s *service) bool {
+		v := m.virtual(s.Host, s.Namespace)
+		if v != nil && len(v.rules) == 0 {
+			v = nil
+		}
+		routes := m.serviceRoutes[s.Host]
+		first := ""
+		if v != nil {
+			first = describe(v.object) + " (" + position(v.object) + ")"
+			for _, a := range routes {
+				r.warn(a.route.object, twoShapers, a.parent.field, "keep one of them", "%s routes %s already; VirtualServices come before HTTPRoutes, so this one has no effect there", first, s.Host)
+			}
+		} else if len(routes) > 0 {
+			first = describe(routes[0].route.object) + " (" + position(routes[0].route.object) + ")"
+		}
+		if t := m.splits[s]; t != nil && first != "" {
+			r.warn(t.object, twoShapers, "spec.service", "keep one of them", "%s routes %s already; VirtualServices and HTTPRoutes come before TrafficSplits, so this one has no effect", first, s.Host)
+		}
+		return true
+	})
 }

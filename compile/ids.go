@@ -1,0 +1,56 @@
+package compile
+
+// ID names one kind of finding of this package, for good.
+type ID struct {
+	ID      string // OR2001
+	Code    string // Istio's code for the same, where there is one
+	Meaning string
+}
+
+// The findings of this package.
+var (
+	notProxied     = ID{"OR2001", "", "a port's protocol is not proxied by this version"}
+	noEffect       = ID{"OR2002", "", "a field has no effect in this version"}
+	unknownHost    = ID{"OR2003", "IST0101", "a destination names a host that is no service"}
+	unknownSubset  = ID{"OR2004", "IST0101", "a destination names a subset that no DestinationRule defines"}
+	portNeeded     = ID{"OR2005", "IST0112", "a destination must say which of the service's ports it means"}
+	unknownPort    = ID{"OR2006", "", "a destination names a port that the service does not have"}
+	unknownGateway = ID{"OR2007", "IST0101", "a VirtualService names a Gateway that is not there"}
+	hostConflict   = ID{"OR2008", "IST0109", "two VirtualServices have the same host; the first has it"}
+	unreachable    = ID{"OR2009", "IST0130", "a rule follows one that matches every request"}
+	notAtGateway   = ID{"OR2010", "IST0132", "a VirtualService's host is not among the hosts of its Gateway"}
+	unknownRule    = ID{"OR2011", "IST0174", "a DestinationRule's host is no service"}
+	emptySubset    = ID{"OR2012", "IST0173", "a subset's labels select no workload"}
+	tlsRefused     = ID{"OR2013", "", "a destination must be spoken to with TLS, which this version cannot; nothing is sent there"}
+	subsetTwice    = ID{"OR2014", "", "a subset is defined twice; the first has the name"}
+	badPattern     = ID{"OR2015", "IST0106", "a regular expression cannot be compiled"}
+	twoShapers     = ID{"OR2016", "", "objects of different kinds route the same service; one of them is ignored"}
+	splitConflict  = ID{"OR2017", "", "two TrafficSplits have the same root service; the first has it"}
+	leafMissing    = ID{"OR2018", "", "a TrafficSplit names a service that is not there"}
+	leafPort       = ID{"OR2019", "", "a service of a TrafficSplit lacks a port of the root service"}
+	unknownParent  = ID{"OR2020", "", "an HTTPRoute's parent is not there"}
+	notAttached    = ID{"OR2021", "", "a Gateway's listener does not take this route"}
+	badBackend     = ID{"OR2022", "", "a backendRef leads nowhere; its share of the requests is answered 500"}
+	notGranted     = ID{"OR2023", "", "a backendRef in another namespace needs a ReferenceGrant there"}
+	badFilter      = ID{"OR2024", "", "a filter cannot be applied; its requests are answered 500"}
+	workloadTwice  = ID{"OR2025", "", "two workloads of a namespace have the same name; the first has it"}
+	serviceTwice   = ID{"OR2026", "", "two services have the same host; one of them is ignored"}
+	badMeshConfig  = ID{"OR2027", "", "the mesh configuration cannot be read"}
+	noAction       = ID{"OR2028", "IST0106", "a rule says nothing about where its requests go"}
+	noWeight       = ID{"OR2029", "IST0106", "all destinations of a rule have weight 0"}
+	serverLeftOut  = ID{"OR2030", "", "a gateway's server is not served by this version"}
+	badValue       = ID{"OR2031", "IST0106", "a value is outside of what the field allows"}
+	groupMissing   = ID{"OR2032", "", "a TrafficSplit names an HTTPRouteGroup that is not there"}
+	outsideMesh    = ID{"OR2033", "", "a VirtualService's host is no service of the mesh; its rules hold on port 80 only"}
+	differently    = ID{"OR2034", "", "a field works differently on this platform"}
+)
+
+// IDs lists the kinds of finding that New reports.
+func IDs() []ID {
+	return []ID{
+		notProxied, noEffect, unknownHost, unknownSubset, portNeeded, unknownPort, unknownGateway, hostConflict, unreachable,
+		notAtGateway, unknownRule, emptySubset, tlsRefused, subsetTwice, badPattern, twoShapers, splitConflict, leafMissing,
+		leafPort, unknownParent, notAttached, badBackend, notGranted, badFilter, workloadTwice, serviceTwice, badMeshConfig,
+		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
+	}
+}

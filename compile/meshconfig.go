@@ -1,0 +1,73 @@
+package compile
+
+import (
+	"cmp"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/outrider-mesh/outrider/config"
+	"github.com/outrider-mesh/outrider/mesh/model"
+)
+
+var meshConfigCoverage = covers("connectTimeout", "outboundTrafficPolicy.", "outboundTrafficPolicy.mode", "defaultServiceExportTo",
+	"defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo", "rootNamespace", "pathNormalization", "defaultConfig.", "defaultConfig.terminationDrainDuration")
+
+// readMeshConfig finds the mesh's configuration: of Options, else of the ConfigMap istio in istio-system, else Istio's defaults.
+func (m *Mesh) readMeshConfig(objects []*config.Object, r *report) {
+	m.config = m.options.MeshConfig
+	for _, o := range objects {
+		spec, ok := o.Spec.(*corev1.ConfigMap)
+		if !ok || o.Namespace != "istio-system" || o.Name != "istio" || m.config != nil {
+			continue
+		}
+		c, err := readMeshConfig(spec.Data["mesh"])
+		if err != nil {
+			r.error(o, badMeshConfig, "data.mesh", "correct it; until then, the defaults hold", "cannot read the mesh configuration: %s", err)
+			continue
+		}
+		m.config, m.configObject = c, o
+	}
+	if m.config == nil {
+		m.config = &meshv1alpha1.MeshConfig{}
+	}
+	var without []string
+	meshConfigCoverage.missing(m.config.ProtoReflect(), func(field string) { without = append(without, field) })
+	if len(without) > 0 {
+		r.warn(m.configObject, noEffect, "data.mesh", "remove them, or keep them for a version that has them", "mesh configuration without effect yet: %s", strings.Join(without, ", "))
+	}
+	m.root = cmp.Or(m.config.GetRootNamespace(), "istio-system")
+	m.settings = model.Settings{PathNormalization: "BASE", Drain: model.Duration(5 * time.Second)}
+	if n := m.config.GetPathNormalization().GetNormalization(); n != meshv1alpha1.MeshConfig_ProxyPathNormalization_DEFAULT {
+		m.settings.PathNormalization = n.String()
+	}
+	if d := m.config.GetDefaultConfig().GetTerminationDrainDuration(); d != nil {
+		m.settings.Drain = duration(d)
+	}
+}
+
+// readMeshConfig reads a MeshConfig's YAML. Fields that this version of the API does not know are left out.
+func readMeshConfig(text string) (*meshv1alpha1.MeshConfig, error) {
+	if strings.TrimSpace(text) == "" {
+		return &meshv1alpha1.MeshConfig{}, nil
+	}
+	b, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		return nil, err
+	}
+	c := &meshv1alpha1.MeshConfig{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// registryOnly says whether hosts that are no services may not be reached.
+func (m *Mesh) registryOnly() bool {
+	p := m.config.GetOutboundTrafficPolicy()
+	return p != nil && p.Mode == meshv1alpha1.MeshConfig_OutboundTrafficPolicy_REGISTRY_ONLY
+}

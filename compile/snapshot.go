@@ -1,0 +1,226 @@
+package compile
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+)
+
+// placed is what a placement adds to the mesh: endpoints. It is kept while the same placement is asked for.
+type placed struct {
+	placement *Placement
+	instances map[string][]*Instance // by workload
+	endpoints map[*port][]candidate
+	clusters  map[*cluster]model.Cluster
+	views     map[*view][]model.Cluster
+}
+
+func (m *Mesh) at(p *Placement) *placed {
+	if m.placed != nil && m.placed.placement == p {
+		return m.placed
+	}
+	at := &placed{
+		placement: p,
+		instances: map[string][]*Instance{},
+		endpoints: map[*port][]candidate{},
+		clusters:  map[*cluster]model.Cluster{},
+		views:     map[*view][]model.Cluster{},
+	}
+	for i := range p.Instances {
+		x := &p.Instances[i]
+		at.instances[key(x.Namespace, x.Workload)] = append(at.instances[key(x.Namespace, x.Workload)], x)
+	}
+	m.placed = at
+	return at
+}
+
+// candidates returns all endpoints of a service's port.
+func (a *placed) candidates(p *port) []candidate {
+	if p.source != selected {
+		return p.fixed
+	}
+	if c, ok := a.endpoints[p]; ok {
+		return c
+	}
+	out := []candidate{}
+	for _, w := range p.workloads {
+		number := w.target(p)
+		for _, x := range a.instances[key(w.Namespace, w.Name)] {
+			if c, ok := x.endpoint(w, number); ok {
+				out = append(out, c)
+			}
+		}
+	}
+	a.endpoints[p] = out
+	return out
+}
+
+// endpoint is where others reach an instance's port; false where nobody serves it.
+func (x *Instance) endpoint(w *workload, number int) (candidate, bool) {
+	for i := range x.Ports {
+		p := &x.Ports[i]
+		if p.Port != number || p.Listen == "" || (x.Sidecar && p.App == "") {
+			continue
+		}
+		weight := uint32(1)
+		if w.entry != nil {
+			weight = max(w.entry.Weight, 1)
+		}
+		return candidate{labels: w.Labels, endpoint: model.Endpoint{
+			Address: p.Listen, Weight: weight, Instance: x.Name, Peer: w.Peer, Locality: w.Locality, Sidecar: x.Sidecar,
+		}}, true
+	}
+	return candidate{}, false
+}
+
+// filled returns c with its endpoints.
+func (a *placed) filled(c *cluster) model.Cluster {
+	if f, ok := a.clusters[c]; ok {
+		return f
+	}
+	f := c.Cluster
+	all := a.candidates(c.port)
+	if len(all) > 0 {
+		f.Endpoints = make([]model.Endpoint, 0, len(all))
+	}
+	for i := range all {
+		if selects(c.labels, all[i].labels) {
+			f.Endpoints = append(f.Endpoints, all[i].endpoint)
+		}
+	}
+	a.clusters[c] = f
+	return f
+}
+
+// all returns the clusters of a view.
+func (a *placed) all(v *view) []model.Cluster {
+	if out, ok := a.views[v]; ok {
+		return out
+	}
+	out := make([]model.Cluster, 0, len(v.clusters)+len(v.extra))
+	for _, c := range v.clusters {
+		out = append(out, a.filled(c))
+	}
+	out = append(out, v.extra...)
+	a.views[v] = out
+	return out
+}
+
+// cache holds what snapshots share. Its lock is held while one is put together.
+type cache struct {
+	sync.Mutex
+	clusters    map[clusterKey]*cluster
+	views       map[string]*view
+	gateViews   map[*gateway]*gatewayView
+	domainCache map[domainsKey][]string
+	plainCache  map[*cluster][]model.Rule
+	placed      *placed
+}
+
+func newCache() cache {
+	return cache{
+		clusters:    map[clusterKey]*cluster{},
+		views:       map[string]*view{},
+		gateViews:   map[*gateway]*gatewayView{},
+		domainCache: map[domainsKey][]string{},
+		plainCache:  map[*cluster][]model.Rule{},
+	}
+}
+
+// For returns the sealed snapshot of one instance of a workload with a sidecar; instance "" is its first. p must not change
+// once it was given: who moves an instance passes another Placement. Snapshots share what they have in common.
+func (m *Mesh) For(p *Placement, namespace, workload, instance string) (*model.Snapshot, error) {
+	s, err := m.cut(p, namespace, workload, instance)
+	if err != nil {
+		return nil, fmt.Errorf("cannot compile %s/%s: %w", namespace, workload, err)
+	}
+	return model.Seal(s), nil
+}
+
+func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.Snapshot, error) {
+	w := m.workloads[key(namespace, workload)]
+	if w == nil && namespace == "default" && workload == "local" {
+		w = m.local()
+	}
+	if w == nil {
+		return nil, errors.New("there is no such workload")
+	}
+	if !w.Sidecar {
+		return nil, errors.New("it has no sidecar (annotation outrider.dev/sidecar or sidecar.istio.io/inject)")
+	}
+	m.cache.Lock()
+	defer m.cache.Unlock()
+	at := m.at(p)
+	x := at.instance(namespace, workload, instance)
+	if x == nil {
+		return nil, fmt.Errorf("it has no instance %q", instance)
+	}
+	s := &model.Snapshot{
+		Workload: model.Workload{Peer: w.Peer, Instance: x.Name, Labels: w.Labels, Locality: w.Locality, Address: x.Address},
+		Settings: m.settings,
+	}
+	in := m.inbound(w, x)
+	if x.Outbound == "" {
+		s.Listeners, s.Tables, s.Clusters = in.listeners, in.tables, in.clusters
+		return s, nil
+	}
+	v := m.view(namespace, w.Labels)
+	s.Listeners = append([]model.Listener{{Name: outbound, Direction: model.Outbound, Address: x.Outbound, Protocol: model.HTTP, Table: outbound, Explicit: true}}, in.listeners...)
+	s.Tables = append([]model.Table{v.table}, in.tables...)
+	shared := at.all(v)
+	s.Clusters = append(shared[:len(shared):len(shared)], in.clusters...)
+	return s, nil
+}
+
+// instance returns the instance of that name, the first for "", nil without one.
+func (a *placed) instance(namespace, workload, name string) *Instance {
+	for _, x := range a.instances[key(namespace, workload)] {
+		if name == "" || x.Name == name {
+			return x
+		}
+	}
+	return nil
+}
+
+// inboundParts are a sidecar's inbound side.
+type inboundParts struct {
+	listeners []model.Listener
+	tables    []model.Table
+	clusters  []model.Cluster
+}
+
+// inbound takes requests on each of x's ports to the application, whatever their host: routing was the client's.
+func (m *Mesh) inbound(w *workload, x *Instance) inboundParts {
+	var in inboundParts
+	for _, tp := range w.Ports {
+		if !carried(tp.Protocol) {
+			continue
+		}
+		for i := range x.Ports {
+			p := &x.Ports[i]
+			if p.Port != tp.Port || p.Listen == "" || p.App == "" {
+				continue
+			}
+			name := "inbound|" + strconv.Itoa(p.Port)
+			o := w.Origin
+			c := model.Cluster{
+				Name: name + "||", Kind: model.Application, Port: p.Port, Protocol: tp.Protocol,
+				Endpoints: []model.Endpoint{{Address: p.App, Weight: 1, Instance: x.Name, Peer: w.Peer, Locality: w.Locality}},
+			}
+			if sp := w.serves(p.Port); sp != nil {
+				c.Service, c.Port = sp.service.Service, sp.number
+			}
+			in.clusters = append(in.clusters, c)
+			in.listeners = append(in.listeners, model.Listener{Name: name, Direction: model.Inbound, Address: p.Listen, Port: p.Port, Protocol: tp.Protocol, Table: name, Origin: &o})
+			in.tables = append(in.tables, model.Table{Name: name, Hosts: []model.VirtualHost{{
+				Name: "inbound|http|" + strconv.Itoa(p.Port), Domains: []string{"*"},
+				Rules: []model.Rule{{Origin: w.Origin, Route: &model.Route{Destinations: []model.Destination{{Cluster: c.Name, Weight: 1}}}}},
+			}}})
+			break
+		}
+	}
+	return in
+}
