@@ -43,50 +43,55 @@ func FuzzReadRequest(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		n, err := HeadEnd(raw, 0, nil)
-		if n < 0 || n > len(raw) || err != nil && n != 0 {
-			t.Fatalf("end at %d of %d, %v", n, len(raw), err)
+	f.Fuzz(func(t *testing.T, raw []byte) { checkRequest(t, raw) })
+}
+
+// checkRequest reads raw and holds what comes of it to all that must hold; it says whether raw was accepted.
+func checkRequest(t *testing.T, raw []byte) (accepted bool) {
+	t.Helper()
+	n, err := HeadEnd(raw, 0, nil)
+	if n < 0 || n > len(raw) || err != nil && n != 0 {
+		t.Fatalf("end at %d of %d, %v", n, len(raw), err)
+	}
+	half, err2 := HeadEnd(raw[:len(raw)/2], 0, nil)
+	if half == 0 && err2 == nil {
+		again, err2 := HeadEnd(raw, len(raw)/2, nil)
+		if again != n || (err == nil) != (err2 == nil) {
+			t.Fatalf("end at %d, %v; in two steps at %d, %v", n, err, again, err2)
 		}
-		half, err2 := HeadEnd(raw[:len(raw)/2], 0, nil)
-		if half == 0 && err2 == nil {
-			again, err2 := HeadEnd(raw, len(raw)/2, nil)
-			if again != n || (err == nil) != (err2 == nil) {
-				t.Fatalf("end at %d, %v; in two steps at %d, %v", n, err, again, err2)
-			}
+	}
+	var r message.Request
+	if n == 0 {
+		_ = ReadRequest(&r, raw, nil) // whatever it says, it must not panic
+		return false
+	}
+	if err := ReadRequest(&r, raw[:n], nil); err != nil {
+		if e := err.(*Error); e.Status < 400 || e.Status > 505 {
+			t.Fatalf("status %d", e.Status)
 		}
-		var r message.Request
-		if n == 0 {
-			_ = ReadRequest(&r, raw, nil) // whatever it says, it must not panic
-			return
+		return false
+	}
+	checkFields(t, &r.Head)
+	o := RequestOptions{Absolute: r.Absolute}
+	out := AppendRequest(nil, &r, o)
+	if m, err := HeadEnd(out, 0, &Limits{Head: 1 << 20, Field: 1 << 20, Line: 1 << 20}); m != len(out) || err != nil {
+		t.Fatalf("%q was written as %q, which ends at %d, %v", raw[:n], out, m, err)
+	}
+	var s message.Request
+	if err := ReadRequest(&s, out, &Limits{Head: 1 << 20, Fields: 200, Field: 1 << 20, Line: 1 << 20}); err != nil {
+		if len(r.Authority()) == 0 {
+			return true // from HTTP/1.0: an empty Host goes on, and we do not take one
 		}
-		if err := ReadRequest(&r, raw[:n], nil); err != nil {
-			if e := err.(*Error); e.Status < 400 || e.Status > 505 {
-				t.Fatalf("status %d", e.Status)
-			}
-			return
-		}
-		checkFields(t, &r.Head)
-		o := RequestOptions{Absolute: r.Absolute}
-		out := AppendRequest(nil, &r, o)
-		if m, err := HeadEnd(out, 0, &Limits{Head: 1 << 20, Field: 1 << 20, Line: 1 << 20}); m != len(out) || err != nil {
-			t.Fatalf("%q was written as %q, which ends at %d, %v", raw[:n], out, m, err)
-		}
-		var s message.Request
-		if err := ReadRequest(&s, out, &Limits{Head: 1 << 20, Fields: 200, Field: 1 << 20, Line: 1 << 20}); err != nil {
-			if len(r.Authority()) == 0 {
-				return // from HTTP/1.0: an empty Host goes on, and we do not take one
-			}
-			t.Fatalf("%q was written as %q, which is refused: %v", raw[:n], out, err)
-		}
-		if again := AppendRequest(nil, &s, o); !bytes.Equal(out, again) {
-			t.Fatalf("%q was written as %q, and that as %q", raw[:n], out, again)
-		}
-		if !bytes.Equal(r.Method(), s.Method()) || !bytes.Equal(r.Path(), s.Path()) || !bytes.Equal(r.Query(), s.Query()) || r.BodyLength != s.BodyLength {
-			t.Fatalf("%q was written as %q, which reads as something else", raw[:n], out)
-		}
-		compareRequest(t, raw[:n], out, &r)
-	})
+		t.Fatalf("%q was written as %q, which is refused: %v", raw[:n], out, err)
+	}
+	if again := AppendRequest(nil, &s, o); !bytes.Equal(out, again) {
+		t.Fatalf("%q was written as %q, and that as %q", raw[:n], out, again)
+	}
+	if !bytes.Equal(r.Method(), s.Method()) || !bytes.Equal(r.Path(), s.Path()) || !bytes.Equal(r.Query(), s.Query()) || r.BodyLength != s.BodyLength {
+		t.Fatalf("%q was written as %q, which reads as something else", raw[:n], out)
+	}
+	compareRequest(t, raw[:n], out, &r)
+	return true
 }
 
 // compareRequest reads what we accepted and what we wrote with net/http, which must see the same message, or refuse it.
@@ -134,51 +139,56 @@ func FuzzReadResponse(f *testing.F) {
 		f.Add([]byte(s), uint8(0))
 		f.Add([]byte(s), uint8(1))
 	}
-	f.Fuzz(func(t *testing.T, raw []byte, pick uint8) {
-		method := []string{"GET", "HEAD", "CONNECT", "POST"}[pick%4]
-		n, err := ResponseHeadEnd(raw, 0, nil)
-		if n < 0 || n > len(raw) || err != nil && (n != 0 || err.(*Error).Status != 502) {
-			t.Fatalf("end at %d of %d, %v", n, len(raw), err)
+	f.Fuzz(func(t *testing.T, raw []byte, pick uint8) { checkResponse(t, raw, pick) })
+}
+
+// checkResponse does for responses what checkRequest does; pick chooses the request's method and the options.
+func checkResponse(t *testing.T, raw []byte, pick uint8) (accepted bool) {
+	t.Helper()
+	method := []string{"GET", "HEAD", "CONNECT", "POST"}[pick%4]
+	n, err := ResponseHeadEnd(raw, 0, nil)
+	if n < 0 || n > len(raw) || err != nil && (n != 0 || err.(*Error).Status != 502) {
+		t.Fatalf("end at %d of %d, %v", n, len(raw), err)
+	}
+	var r message.Response
+	if n == 0 {
+		_ = ReadResponse(&r, raw, []byte(method), nil)
+		return false
+	}
+	if err := ReadResponse(&r, raw[:n], []byte(method), nil); err != nil {
+		if err.(*Error).Status != 502 {
+			t.Fatalf("status %d", err.(*Error).Status)
 		}
-		var r message.Response
-		if n == 0 {
-			_ = ReadResponse(&r, raw, []byte(method), nil)
-			return
-		}
-		if err := ReadResponse(&r, raw[:n], []byte(method), nil); err != nil {
-			if err.(*Error).Status != 502 {
-				t.Fatalf("status %d", err.(*Error).Status)
+		return false
+	}
+	checkFields(t, &r.Head)
+	o := ResponseOptions{Head: method == "HEAD", Close: pick&4 != 0}
+	out := AppendResponse(nil, &r, o)
+	var s message.Response
+	if err := ReadResponse(&s, out, []byte(method), &Limits{Head: 1 << 20, Fields: 200, Field: 1 << 20, Line: 1 << 20}); err != nil {
+		t.Fatalf("%q was written as %q, which is refused: %v", raw[:n], out, err)
+	}
+	if again := AppendResponse(nil, &s, o); !bytes.Equal(out, again) {
+		t.Fatalf("%q was written as %q, and that as %q", raw[:n], out, again)
+	}
+	if s.Status != r.Status || s.BodyLength != r.BodyLength || s.HeadOnly != r.HeadOnly || s.UntilClose {
+		t.Fatalf("%q was written as %q, which reads as something else", raw[:n], out)
+	}
+	if !r.HeadOnly && s.Close != Closes(&r, o) {
+		t.Fatalf("%q: written with Close %v, to be closed %v", out, s.Close, Closes(&r, o))
+	}
+	if std, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw[:n])), &http.Request{Method: method}); err == nil && method != "CONNECT" {
+		length := r.BodyLength
+		if r.HeadOnly {
+			if length = std.ContentLength; r.Status != 304 && r.Declared >= 0 && r.Declared != length {
+				t.Fatalf("%q: net/http has length %d, we %d", raw[:n], length, r.Declared)
 			}
-			return
 		}
-		checkFields(t, &r.Head)
-		o := ResponseOptions{Head: method == "HEAD", Close: pick&4 != 0}
-		out := AppendResponse(nil, &r, o)
-		var s message.Response
-		if err := ReadResponse(&s, out, []byte(method), &Limits{Head: 1 << 20, Fields: 200, Field: 1 << 20, Line: 1 << 20}); err != nil {
-			t.Fatalf("%q was written as %q, which is refused: %v", raw[:n], out, err)
+		if std.StatusCode != r.Status || std.ContentLength != length {
+			t.Fatalf("%q: net/http has %d with %d bytes, we %d with %d", raw[:n], std.StatusCode, std.ContentLength, r.Status, r.BodyLength)
 		}
-		if again := AppendResponse(nil, &s, o); !bytes.Equal(out, again) {
-			t.Fatalf("%q was written as %q, and that as %q", raw[:n], out, again)
-		}
-		if s.Status != r.Status || s.BodyLength != r.BodyLength || s.HeadOnly != r.HeadOnly || s.UntilClose {
-			t.Fatalf("%q was written as %q, which reads as something else", raw[:n], out)
-		}
-		if !r.HeadOnly && s.Close != Closes(&r, o) {
-			t.Fatalf("%q: written with Close %v, to be closed %v", out, s.Close, Closes(&r, o))
-		}
-		if std, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw[:n])), &http.Request{Method: method}); err == nil && method != "CONNECT" {
-			length := r.BodyLength
-			if r.HeadOnly {
-				if length = std.ContentLength; r.Status != 304 && r.Declared >= 0 && r.Declared != length {
-					t.Fatalf("%q: net/http has length %d, we %d", raw[:n], length, r.Declared)
-				}
-			}
-			if std.StatusCode != r.Status || std.ContentLength != length {
-				t.Fatalf("%q: net/http has %d with %d bytes, we %d with %d", raw[:n], std.StatusCode, std.ContentLength, r.Status, r.BodyLength)
-			}
-		}
-	})
+	}
+	return true
 }
 
 func FuzzChunks(f *testing.F) {
