@@ -154,7 +154,7 @@ func FuzzCookie(f *testing.F) {
 		got := cookie(r, "user")
 		std := http.Request{Header: http.Header{"Cookie": {one, two}}}
 		all := std.CookiesNamed("user")
-		if len(all) == 0 || strings.ContainsAny(one+two, "\t\r\n\v\f\x85\u00a0") || !isASCII(one+two) {
+		if len(all) == 0 || strings.ContainsAny(one+two, "\t\r\n\v\f") || !isASCII(one+two) {
 			return
 		}
 		for _, c := range all {

@@ -70,7 +70,9 @@ func (b *maglev) build() {
 			}
 			s.waiting += heaviest
 			for b.table[s.at] >= 0 {
-				s.at = (s.at + s.skip) % size
+				if s.at += s.skip; s.at >= size {
+					s.at -= size
+				}
 			}
 			b.table[s.at] = s.host
 			filled++
