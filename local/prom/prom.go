@@ -179,7 +179,8 @@ func (p *Prometheus) Close() error {
 }
 
 // SetTargets makes ts the targets, whatever they were before. Series of targets that are gone are marked stale within
-// three intervals. It does not wait; Sync does.
+// three intervals. A target that cannot be scraped for its address or labels is logged and left out. It does not wait;
+// Sync does.
 func (p *Prometheus) SetTargets(ts []Target) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -188,6 +189,9 @@ func (p *Prometheus) SetTargets(ts []Target) {
 	}
 	p.wanted = make([]Target, len(ts))
 	for i, t := range ts {
+		if err := t.check(); err != nil {
+			p.log.Error("a target is left out", "target", t.Address, "reason", err)
+		}
 		t.Labels = maps.Clone(t.Labels)
 		p.wanted[i] = t
 	}

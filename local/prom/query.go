@@ -53,8 +53,8 @@ func (p *Prometheus) queryRange(r *http.Request) answer {
 	})
 }
 
-// run makes and evaluates a query, with the parameters that both kinds have.
-func (p *Prometheus) run(r *http.Request, make func(context.Context, promql.QueryOpts) (promql.Query, error)) answer {
+// run begins and evaluates a query, with the parameters that both kinds have.
+func (p *Prometheus) run(r *http.Request, begin func(context.Context, promql.QueryOpts) (promql.Query, error)) answer {
 	limit, err := limitOf(r)
 	if err != nil {
 		return badParameter("limit", err)
@@ -76,7 +76,7 @@ func (p *Prometheus) run(r *http.Request, make func(context.Context, promql.Quer
 		}
 	}
 	statistics := r.FormValue("stats")
-	q, err := make(ctx, promql.NewPrometheusQueryOpts(statistics == "all", lookback))
+	q, err := begin(ctx, promql.NewPrometheusQueryOpts(statistics == "all", lookback))
 	if err != nil {
 		return badParameter("query", err)
 	}

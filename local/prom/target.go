@@ -2,8 +2,11 @@ package prom
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
+	"net"
 	"net/http"
+	"unicode/utf8"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/discovery/targetgroup"
@@ -20,6 +23,19 @@ type Target struct {
 
 func (t Target) equal(o Target) bool {
 	return t.Job == o.Job && t.Address == o.Address && t.Path == o.Path && maps.Equal(t.Labels, o.Labels)
+}
+
+// check says what the scraper would not: with such labels it could not even store that a scrape failed.
+func (t Target) check() error {
+	if _, _, err := net.SplitHostPort(t.Address); err != nil {
+		return fmt.Errorf("the address is not host:port: %w", err)
+	}
+	for k, v := range t.Labels {
+		if k == "" || !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return fmt.Errorf("label %q=%q: a label has a name, and both are UTF-8", k, v)
+		}
+	}
+	return nil
 }
 
 // labels are all that discovery knows of t but its address, in Prometheus's names.
@@ -40,6 +56,9 @@ func (t Target) labels() map[string]string {
 func groups(ts []Target) []*targetgroup.Group {
 	gs := make([]*targetgroup.Group, 0, len(ts))
 	for _, t := range ts {
+		if t.check() != nil {
+			continue
+		}
 		set := model.LabelSet{}
 		for k, v := range t.labels() {
 			set[model.LabelName(k)] = model.LabelValue(v)
