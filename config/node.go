@@ -26,6 +26,7 @@ func (s shape) String() string {
 // An aliased value is one node that stands in several places, so a tree may be walked but never written to.
 type node struct {
 	shape        shape
+	literal      bool   // a block text whose lines are those of the file
 	line, column int32  // where the value begins
 	value        string // boolean: "true" or "false"; number: JSON's form; text: the text
 	items        []*node
@@ -70,24 +71,21 @@ func (n *node) scalar(name string) string {
 
 // position returns the place of the field of this path, or of the nearest enclosing one; 0, 0 for no tree.
 func (n *node) position(path string) (line, column int) {
-	if n == nil {
-		return 0, 0
-	}
 	line, column, _ = n.walk(path)
 	return line, column
 }
 
-// find says whether the field of this path is written.
-func (n *node) find(path string) bool {
-	if n == nil {
-		return false
-	}
-	_, _, whole := n.walk(path)
-	return whole
+// find returns the value of the field of this path, or nil where it is not written.
+func (n *node) find(path string) *node {
+	_, _, found := n.walk(path)
+	return found
 }
 
-// walk follows a path as far as it goes; whole says that it went to the end.
-func (n *node) walk(path string) (line, column int, whole bool) {
+// walk follows a path as far as it goes; found is nil unless it goes to the end.
+func (n *node) walk(path string) (line, column int, found *node) {
+	if n == nil {
+		return 0, 0, nil
+	}
 	line, column = int(n.line), int(n.column)
 	for path != "" {
 		var step string
@@ -95,7 +93,7 @@ func (n *node) walk(path string) (line, column int, whole bool) {
 		if n.shape == list {
 			i, err := strconv.Atoi(step)
 			if err != nil || i < 0 || i >= len(n.items) {
-				return line, column, false
+				return line, column, nil
 			}
 			n = n.items[i]
 			line, column = int(n.line), int(n.column)
@@ -103,11 +101,11 @@ func (n *node) walk(path string) (line, column int, whole bool) {
 		}
 		f := n.field(step)
 		if f == nil {
-			return line, column, false
+			return line, column, nil
 		}
 		line, column, n = int(f.line), int(f.column), f.value
 	}
-	return line, column, true
+	return line, column, n
 }
 
 // cutStep takes the first step off a path: `a` of `a.b`, `a` of `a[0]`, `x.y` of `[x.y].b`.

@@ -56,7 +56,7 @@ func (o *Object) Position(field string) Source {
 
 // Has says whether the field of this path is written, be it as an explicit null. It tells an absent field from one with a zero value.
 func (o *Object) Has(field string) bool {
-	return o.node.find(field)
+	return o.node.find(field) != nil
 }
 
 // Finding says something about one field of the object; an empty field means the whole object.
