@@ -21,10 +21,9 @@ func encodeValue(v parser.Value) encoded {
 	var b []byte
 	switch v := v.(type) {
 	case promql.Scalar:
-		return appendPoint(nil, v.T, v.V)
+		return mustJSON(v) // which writes very small and large numbers in another way; so does Prometheus
 	case promql.String:
-		b = append(appendTime(append(b, '['), v.T), ',')
-		return append(appendJSON(b, v.V), ']')
+		return mustJSON(v)
 	case promql.Vector:
 		b = append(b, '[')
 		for i := range v {
@@ -150,9 +149,15 @@ func appendHistogramPoint(b []byte, t int64, h *histogram.FloatHistogram) []byte
 	return append(b, '}', ']')
 }
 
-func appendJSON(b []byte, s string) []byte {
-	text, _ := json.Marshal(s) // a string always encodes
-	return append(b, text...)
+func appendJSON(b []byte, s string) []byte { return append(b, mustJSON(s)...) }
+
+// mustJSON is for strings, and pairs of a finite number and a string.
+func mustJSON(v any) encoded {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("prom: a string always encodes: " + err.Error())
+	}
+	return b
 }
 
 // exemplars are those of one series, in the API's form.
