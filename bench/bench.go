@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,17 +84,35 @@ func (b *bench) measure() error {
 			return err
 		}
 	}
-	for _, p := range present {
-		if err := b.start(p); err != nil {
+	for _, p := range b.working() {
+		if err := b.fail(p, b.start(p)); err != nil {
 			return err
 		}
 	}
 	for _, c := range cases {
-		if err := b.measureCase(c, present); err != nil {
+		if err := b.measureCase(c, b.working()); err != nil {
 			return err
 		}
 	}
-	return b.measureAfter(present)
+	return b.measureAfter(b.working())
+}
+
+// fail notes that p cannot be measured further, and ends it. It returns an error only where the whole run must end.
+func (b *bench) fail(p *peer, err error) error {
+	if err == nil {
+		return nil
+	}
+	if b.ctx.Err() != nil {
+		return b.ctx.Err()
+	}
+	b.say("%s is left out from here on: %v", p.name, err)
+	p.failure = err
+	return b.stop(p)
+}
+
+// working returns the proxies that are here and have not failed.
+func (b *bench) working() []*peer {
+	return slices.DeleteFunc(b.present(), func(p *peer) bool { return p.failure != nil })
 }
 
 func (b *bench) present() []*peer {

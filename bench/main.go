@@ -27,9 +27,10 @@ type options struct {
 	length, warm          time.Duration
 	cases, peers          *regexp.Regexp
 	proxyCPU, loadCPU     int
-	idle                  int    // connections of the memory measurement; 0 leaves it out
-	profile               string // directory for CPU profiles, or empty
-	output                string // file for the report besides standard output, or empty
+	idle                  int           // connections of the memory measurement; 0 leaves it out
+	settle                time.Duration // between two looks at memory that is to settle
+	profile               string        // directory for CPU profiles, or empty
+	output                string        // file for the report besides standard output, or empty
 }
 
 func main() {
@@ -65,7 +66,7 @@ func exitOn(err error) {
 }
 
 func parseOptions(args []string) (options, error) {
-	var o options
+	o := options{settle: 200 * time.Millisecond}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.IntVar(&o.rounds, "rounds", 5, "undisturbed rounds wanted of each proxy and case; up to as many again replace disturbed ones")
 	fs.IntVar(&o.latencyRounds, "latency-rounds", 3, "the same at a fixed rate, for latency; 0 leaves latency out")
@@ -153,7 +154,13 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	return b.publish()
+	if err := b.publish(); err != nil {
+		return err
+	}
+	if failed := len(b.present()) - len(b.working()); failed > 0 {
+		return fmt.Errorf("%d proxies failed; the report says why", failed)
+	}
+	return nil
 }
 
 func (b *bench) publish() error {

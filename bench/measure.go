@@ -109,10 +109,10 @@ func (b *bench) measureCase(c scenario, peers []*peer) error {
 			return err
 		}
 	}
-	if b.o.latencyRounds == 0 {
+	rate := pacedRate(all)
+	if b.o.latencyRounds == 0 || rate == 0 {
 		return nil
 	}
-	rate := pacedRate(all)
 	for _, r := range all {
 		r.rate = rate
 	}
@@ -122,7 +122,8 @@ func (b *bench) measureCase(c scenario, peers []*peer) error {
 	})
 }
 
-// pacedRate is half of what the slowest proxy can do: no proxy is overloaded, and all get the same load.
+// pacedRate is half of what the slowest proxy can do: no proxy is overloaded, and all get the same load. It is 0 where
+// nothing was measured.
 func pacedRate(all []*result) float64 {
 	least := math.Inf(1)
 	for _, r := range all {
@@ -130,40 +131,51 @@ func pacedRate(all []*result) float64 {
 			least = v
 		}
 	}
-	return math.Floor(least/2/100) * 100
+	if math.IsInf(least, 1) {
+		return 0
+	}
+	return max(math.Floor(least/2/100), 1) * 100
 }
 
 // interleave runs rounds A B C A B C until each proxy has as many undisturbed ones as wanted, or twice that many were run.
 func (b *bench) interleave(what string, wanted int, all []*result, run func(*result, int) (*rounds, sample, error)) error {
 	samples := make([][]sample, len(all))
 	modes := make([]*rounds, len(all))
-	dropped := 0
+	dropped, before := 0, b.ran
 	for round := range 2 * wanted {
-		fewest := round
+		fewest := round + 1
 		for i, r := range all {
-			mode, s, err := run(r, round)
-			if err != nil {
-				return fmt.Errorf("cannot measure %s, %s: %w", r.peer.name, what, err)
+			if r.peer.failure != nil {
+				continue
 			}
-			if err := r.peer.process.alive(r.peer.name); err != nil {
-				return err
+			mode, s, err := run(r, round)
+			if err == nil {
+				err = r.peer.process.alive(r.peer.name)
+			}
+			if err != nil {
+				if err := b.fail(r.peer, fmt.Errorf("cannot measure %s, %s: %w", r.peer.name, what, err)); err != nil {
+					return err
+				}
+				continue
 			}
 			modes[i], samples[i] = mode, append(samples[i], s)
 			b.ran++
 			if s.disturbance > disturbance {
 				dropped++
 			}
-			fewest = min(fewest, undisturbed(samples[i])-1)
+			fewest = min(fewest, undisturbed(samples[i]))
 		}
-		if fewest+1 >= wanted {
+		if fewest >= wanted {
 			break
 		}
 	}
-	for i := range all {
-		modes[i].take(samples[i], wanted)
+	for i, mode := range modes {
+		if mode != nil {
+			mode.take(samples[i], wanted)
+		}
 	}
 	b.dropped += dropped
-	b.say("%s: %d rounds of each, %d disturbed", what, len(samples[0]), dropped)
+	b.say("%s: %d rounds, %d disturbed", what, b.ran-before, dropped)
 	return nil
 }
 

@@ -28,7 +28,10 @@ func (b *bench) measureMemory(peers []*peer) error {
 	for _, p := range peers {
 		m, err := b.idleMemory(p)
 		if err != nil {
-			return fmt.Errorf("cannot measure the memory of %s: %w", p.name, err)
+			if err := b.fail(p, fmt.Errorf("cannot measure the memory of %s: %w", p.name, err)); err != nil {
+				return err
+			}
+			continue
 		}
 		b.memory = append(b.memory, m)
 		b.say("%s: %.1f MiB resident, %.0f bytes for each of %d idle connections",
@@ -66,9 +69,9 @@ func (b *bench) idleMemory(p *peer) (m memory, err error) {
 	return m, err
 }
 
-// settle waits until the proxy's memory has not changed by more than 1 % for a second, or for ten seconds.
+// settle waits until the proxy's memory has not changed by more than 1 % at five looks in a row, or for fifty looks.
 func (b *bench) settle(p *peer) (machine.Memory, error) {
-	const pause, still, patience = 200 * time.Millisecond, 5, 50
+	const still, patience = 5, 50
 	var before machine.Memory
 	same := 0
 	for range patience {
@@ -84,7 +87,7 @@ func (b *bench) settle(p *peer) (machine.Memory, error) {
 		select {
 		case <-b.ctx.Done():
 			return m, b.ctx.Err()
-		case <-time.After(pause):
+		case <-time.After(b.o.settle):
 		}
 	}
 	return machine.MemoryOf(p.process.cmd.Process.Pid)

@@ -24,6 +24,7 @@ type peer struct {
 
 	path, version string
 	absence       error // why it is not measured
+	failure       error // what ended its measurement early
 	process       *process
 }
 
@@ -81,14 +82,9 @@ var envoyFlags = []string{"--concurrency", "1", "--disable-hot-restart", "-l", "
 // installed finds a program by an environment variable, in PATH, or where servers live on systems that keep those out of PATH.
 func installed(variable, name, versionFlag, install string) func(*bench) (string, string, error) {
 	return func(b *bench) (string, string, error) {
-		path := os.Getenv(variable)
-		for _, dir := range []string{"", "/usr/sbin/", "/usr/local/sbin/"} {
-			if found, err := exec.LookPath(dir + name); path == "" && err == nil {
-				path = found
-			}
-		}
-		if path == "" {
-			return "", "", fmt.Errorf("not in PATH, and %s is not set; install it with: %s", variable, install)
+		path, err := lookUp(variable, name)
+		if err != nil {
+			return "", "", fmt.Errorf("%w; install it with: %s", err, install)
 		}
 		out, err := exec.CommandContext(b.ctx, path, versionFlag).CombinedOutput()
 		if err != nil {
@@ -96,6 +92,18 @@ func installed(variable, name, versionFlag, install string) func(*bench) (string
 		}
 		return path, versionIn(string(out)), nil
 	}
+}
+
+func lookUp(variable, name string) (string, error) {
+	if path := os.Getenv(variable); path != "" {
+		return path, nil
+	}
+	for _, dir := range []string{"", "/usr/sbin/", "/usr/local/sbin/"} {
+		if path, err := exec.LookPath(dir + name); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not in PATH, and %s is not set", name, variable)
 }
 
 // versionIn returns the first word of text that looks like a version: a digit and a dot in it; of paths the last element.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -151,7 +152,7 @@ func findSelf(*bench) (string, string, error) {
 	if err != nil {
 		return "", "", fmt.Errorf("cannot find this program's file: %w", err)
 	}
-	return self, "", nil
+	return self, runtime.Version(), nil
 }
 
 func selfCommand(role string) func(*bench, *peer, string, string) ([]string, error) {

@@ -22,7 +22,7 @@ func (b *bench) profileCase(all []*result) error {
 		return fmt.Errorf("cannot create the directory for profiles: %w", err)
 	}
 	for _, r := range all {
-		if r.peer.name != outboundName && r.peer.name != inboundName {
+		if r.peer.failure != nil || r.peer.name != outboundName && r.peer.name != inboundName {
 			continue
 		}
 		if r.peer.process.admin == "" {

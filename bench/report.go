@@ -52,6 +52,9 @@ func (b *bench) writeSetting(w *strings.Builder) {
 		if p.absence != nil {
 			fmt.Fprintf(w, "- **%s** is missing: %v\n", p.name, p.absence)
 		}
+		if p.failure != nil {
+			fmt.Fprintf(w, "- **%s failed** and is left out from there on: %v\n", p.name, p.failure)
+		}
 	}
 	w.WriteString("\n")
 }
@@ -70,8 +73,11 @@ func (b *bench) writeSummary(w *strings.Builder) {
 	for _, p := range b.present() {
 		fmt.Fprintf(w, "| %s |", p.name)
 		for _, c := range cases {
-			r := b.result(p.name, c.name)
-			fmt.Fprintf(w, " %s |", number(median(r.closed.cpu.counted()), 1))
+			cpu := math.NaN()
+			if r := b.result(p.name, c.name); r != nil {
+				cpu = median(r.closed.cpu.counted())
+			}
+			fmt.Fprintf(w, " %s |", number(cpu, 1))
 		}
 		w.WriteString("\n")
 	}
@@ -150,7 +156,12 @@ func (b *bench) writeMemory(w *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(w, "### Memory\n\n| | resident at start, MiB | proportional (PSS), MiB | bytes per idle connection (%d) | resident after all rounds, MiB |\n|---|---:|---:|---:|---:|\n", b.o.idle)
-	mib := func(bytes int64) string { return number(float64(bytes)/(1<<20), 1) }
+	mib := func(bytes int64) string {
+		if bytes == 0 {
+			return "–"
+		}
+		return number(float64(bytes)/(1<<20), 1)
+	}
 	for _, m := range b.memory {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", m.peer.name, mib(m.start.RSS), mib(m.start.PSS), number(m.perConnection(), 0), mib(m.after.RSS))
 	}
