@@ -119,9 +119,7 @@ func isIPv4(b []byte) bool {
 	return parts == 4 && digits > 0
 }
 
-func isHex(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
-}
+func isHex(c byte) bool { return hexValue[c] < 16 }
 
 // sameAuthority says whether two checked authorities name the same host and port; an absent port is standard.
 func sameAuthority(x []byte, a authority, y []byte, b authority, standard string) bool {

@@ -164,7 +164,7 @@ func (c *Chunks) trailerLine(b []byte, trailers *message.Head, lim *Limits) (use
 		return 0, false, nil
 	}
 	line := b[:lf+1]
-	colon, value, end, _, e := fieldLine(line, 0)
+	id, colon, value, end, _, e := fieldLine(line, 0)
 	if e != nil {
 		return 0, false, e
 	}
@@ -174,10 +174,8 @@ func (c *Chunks) trailerLine(b []byte, trailers *message.Head, lim *Limits) (use
 	if c.fields++; c.fields > l.Fields {
 		return 0, false, errTooManyFields
 	}
-	if trailers != nil {
-		if id := message.Identify(line[:colon]); mayTrail(id, line[:colon]) {
-			trailers.Append(id, line[:colon], line[value:end])
-		}
+	if trailers != nil && mayTrail(id, line[:colon]) {
+		trailers.Append(id, line[:colon], line[value:end])
 	}
 	return len(line), false, nil
 }

@@ -51,13 +51,20 @@ func text(b []byte, i int) int {
 
 // fieldLine finds the parts of the field line that begins at b[i]: the name ends at colon, the value is b[value:end],
 // the next line begins at next.
-func fieldLine(b []byte, i int) (colon, value, end, next int, err *Error) {
-	colon = i
-	for colon < len(b) && token[b[colon]] {
-		colon++
+func fieldLine(b []byte, i int) (id message.ID, colon, value, end, next int, err *Error) {
+	colon = indexColon(b, i)
+	// A known name is a token as it stands; others are looked at byte by byte.
+	if id = message.Identify(b[i:colon]); id == message.Other {
+		n := i
+		for n < colon && token[b[n]] {
+			n++
+		}
+		if n < colon || n == i {
+			return 0, 0, 0, 0, 0, notName(b, i, n)
+		}
 	}
-	if colon == i || colon >= len(b) || b[colon] != ':' {
-		return 0, 0, 0, 0, notName(b, i, colon)
+	if colon == len(b) {
+		return 0, 0, 0, 0, 0, errNoColon
 	}
 	value = colon + 1
 	for value < len(b) && (b[value] == ' ' || b[value] == '\t') {
@@ -65,13 +72,28 @@ func fieldLine(b []byte, i int) (colon, value, end, next int, err *Error) {
 	}
 	end = text(b, value)
 	if end+1 >= len(b) || b[end] != '\r' || b[end+1] != '\n' {
-		return 0, 0, 0, 0, notText(b, end)
+		return 0, 0, 0, 0, 0, notText(b, end)
 	}
 	next = end + 2
 	for end > value && (b[end-1] == ' ' || b[end-1] == '\t') {
 		end--
 	}
-	return colon, value, end, next, nil
+	return id, colon, value, end, next, nil
+}
+
+// indexColon returns the first place at or after i where b holds a colon; len(b) where there is none.
+func indexColon(b []byte, i int) int {
+	for i+8 <= len(b) {
+		x := binary.LittleEndian.Uint64(b[i:]) ^ ':'*ones
+		if m := (x - ones) &^ x & highs; m != 0 {
+			return i + bits.TrailingZeros64(m)/8
+		}
+		i += 8
+	}
+	for i < len(b) && b[i] != ':' {
+		i++
+	}
+	return i
 }
 
 // notName says why the line at b[i] has no field name that a colon ends at b[at].

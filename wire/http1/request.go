@@ -52,7 +52,7 @@ func readRequest(r *message.Request, head []byte, l *Limits) *Error {
 		return e
 	}
 	for count := 0; b[i] != '\r'; {
-		colon, value, end, next, e := fieldLine(b, i)
+		id, colon, value, end, next, e := fieldLine(b, i)
 		if e != nil {
 			return e
 		}
@@ -62,7 +62,6 @@ func readRequest(r *message.Request, head []byte, l *Limits) *Error {
 		if count++; count > l.Fields {
 			return errTooManyFields
 		}
-		id := message.Identify(b[i:colon])
 		if ofRequest>>id&1 == 0 {
 			r.AppendAt(id, i, colon-i, value, end-value)
 		} else if e := f.take(&r.Head, b, id, piece{i, colon - i}, piece{value, end - value}); e != nil {

@@ -37,7 +37,7 @@ func readResponse(r *message.Response, head, method []byte, l *Limits) *Error {
 	}
 	var f framing
 	for count := 0; b[i] != '\r'; {
-		colon, value, end, next, e := fieldLine(b, i)
+		id, colon, value, end, next, e := fieldLine(b, i)
 		if e != nil {
 			return e
 		}
@@ -47,7 +47,6 @@ func readResponse(r *message.Response, head, method []byte, l *Limits) *Error {
 		if count++; count > l.Fields {
 			return errTooManyFields
 		}
-		id := message.Identify(b[i:colon])
 		if ofResponse>>id&1 == 0 || id == message.ProxyAuthenticate && r.Status == 407 {
 			r.AppendAt(id, i, colon-i, value, end-value)
 		} else if e := f.take(&r.Head, b, id, piece{i, colon - i}, piece{value, end - value}); e != nil {

@@ -5,29 +5,41 @@ import "encoding/binary"
 // Known header fields.
 const (
 	Other ID = iota
+	Accept
 	AcceptEncoding
+	AcceptLanguage
 	Authorization
+	CacheControl
 	Connection
+	ContentEncoding
 	ContentLength
 	ContentType
 	Cookie
 	Date
+	ETag
 	Expect
 	GRPCStatus
 	GRPCTimeout
 	Host
 	HTTP2Settings
 	KeepAlive
+	LastModified
+	Location
 	Origin
 	ProxyAuthenticate
 	ProxyAuthorization
 	ProxyConnection
+	Referer
 	Server
+	SetCookie
 	TE
+	Traceparent
+	Tracestate
 	Trailer
 	TransferEncoding
 	Upgrade
 	UserAgent
+	Vary
 	Via
 	XForwardedFor
 	XForwardedHost
@@ -42,29 +54,41 @@ const (
 
 // names are the known fields' names in lower case, by ID.
 var names = [idCount]string{
+	Accept:                    "accept",
 	AcceptEncoding:            "accept-encoding",
+	AcceptLanguage:            "accept-language",
 	Authorization:             "authorization",
+	CacheControl:              "cache-control",
 	Connection:                "connection",
+	ContentEncoding:           "content-encoding",
 	ContentLength:             "content-length",
 	ContentType:               "content-type",
 	Cookie:                    "cookie",
 	Date:                      "date",
+	ETag:                      "etag",
 	Expect:                    "expect",
 	GRPCStatus:                "grpc-status",
 	GRPCTimeout:               "grpc-timeout",
 	Host:                      "host",
 	HTTP2Settings:             "http2-settings",
 	KeepAlive:                 "keep-alive",
+	LastModified:              "last-modified",
+	Location:                  "location",
 	Origin:                    "origin",
 	ProxyAuthenticate:         "proxy-authenticate",
 	ProxyAuthorization:        "proxy-authorization",
 	ProxyConnection:           "proxy-connection",
+	Referer:                   "referer",
 	Server:                    "server",
+	SetCookie:                 "set-cookie",
 	TE:                        "te",
+	Traceparent:               "traceparent",
+	Tracestate:                "tracestate",
 	Trailer:                   "trailer",
 	TransferEncoding:          "transfer-encoding",
 	Upgrade:                   "upgrade",
 	UserAgent:                 "user-agent",
+	Vary:                      "vary",
 	Via:                       "via",
 	XForwardedFor:             "x-forwarded-for",
 	XForwardedHost:            "x-forwarded-host",
