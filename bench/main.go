@@ -151,6 +151,9 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	err = errors.Join(b.measure(), b.close())
+	if ctx.Err() != nil {
+		return errors.New("interrupted; all processes are ended and all files removed")
+	}
 	if err != nil {
 		return err
 	}
