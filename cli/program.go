@@ -27,9 +27,6 @@ const (
 type program struct {
 	in       io.Reader
 	out, err io.Writer // data goes to out, talk to err
-	env      func(string) string
-
-	namespace string // -n
 }
 
 // status is an error that ends the program with a code; without text, nothing more is to be said.
@@ -54,7 +51,7 @@ func Main() int {
 // Run runs outrider with the arguments that follow the program's name and returns its exit code. Data goes to out, talk to
 // errs. The end of ctx ends a running mesh in good order.
 func Run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) (code int) {
-	p := &program{in: in, out: out, err: errs, env: os.Getenv}
+	p := &program{in: in, out: out, err: errs}
 	defer func() {
 		if r := recover(); r != nil {
 			fmt.Fprintf(errs, "outrider: internal error: %v\n%s", r, debug.Stack())
@@ -102,7 +99,6 @@ func (p *program) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%v (%s --help lists the flags)", err, cmd.CommandPath())
 	})
-	root.PersistentFlags().StringVarP(&p.namespace, "namespace", "n", "default", "namespace of objects that name none")
-	root.AddCommand(p.version())
+	root.AddCommand(p.up(), p.demo(), p.check(), p.compile(), p.version())
 	return root
 }

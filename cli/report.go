@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/outrider-mesh/outrider/compile"
 	"github.com/outrider-mesh/outrider/config"
 )
 
@@ -111,6 +112,11 @@ func objectName(f *config.Finding) string {
 // meaning is what a kind of finding is about, or nothing for an id that is not listed.
 func meaning(id string) string {
 	for _, d := range config.IDs {
+		if d.ID == id {
+			return d.Meaning
+		}
+	}
+	for _, d := range compile.IDs() {
 		if d.ID == id {
 			return d.Meaning
 		}

@@ -1,0 +1,220 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// view is how things are at one moment.
+type view struct {
+	elapsed   time.Duration
+	whole     bool // over the whole time, not the last seconds
+	services  []serviceView
+	splits    []*split
+	instances []instanceView
+}
+
+// serviceView is what clients see of one service; NaN where nothing was measured.
+type serviceView struct {
+	name     string
+	rate     float64 // requests per second
+	success  float64 // share of the answers below 500
+	p50, p99 float64 // milliseconds
+}
+
+type instanceView struct {
+	name  string
+	count float64
+}
+
+// measure asks the embedded Prometheus, at one moment, about the time that has passed.
+func (d *demo) measure(ctx context.Context, over time.Duration) (*view, error) {
+	now := time.Now()
+	v := &view{elapsed: now.Sub(d.began), splits: d.splits.of}
+	seconds := max(2, math.Ceil(over.Seconds()))
+	window := fmt.Sprintf("[%ds]", int(seconds))
+	const seen = `{reporter="source"`
+	by := func(expression string) (map[string]float64, error) {
+		samples, err := d.mesh.Prometheus().Query(ctx, expression, now)
+		out := map[string]float64{}
+		for _, s := range samples {
+			for _, value := range s.Labels {
+				out[value] = s.Value
+			}
+		}
+		return out, err
+	}
+	const group = " by (destination_service_name) "
+	const latency = "sum by (le, destination_service_name) (rate(istio_request_duration_milliseconds_bucket" + seen + "}"
+	queries := []string{
+		"sum" + group + "(rate(istio_requests_total" + seen + "}" + window + "))",
+		"sum" + group + "(rate(istio_requests_total" + seen + `,response_code=~"[1-4].."}` + window + "))",
+		"histogram_quantile(0.5, " + latency + window + ")))",
+		"histogram_quantile(0.99, " + latency + window + ")))",
+		`sum by (pod) (istio_requests_total{reporter="destination"})`,
+	}
+	results := make([]map[string]float64, len(queries))
+	for i, q := range queries {
+		var err error
+		if results[i], err = by(q); err != nil {
+			return nil, err
+		}
+	}
+	for name, rate := range results[0] {
+		s := serviceView{name, rate, results[1][name] / rate, results[2][name], results[3][name]}
+		v.services = append(v.services, s)
+	}
+	slices.SortFunc(v.services, func(a, b serviceView) int { return strings.Compare(a.name, b.name) })
+	for name, count := range results[4] {
+		v.instances = append(v.instances, instanceView{name, count})
+	}
+	slices.SortFunc(v.instances, func(a, b instanceView) int { return strings.Compare(a.name, b.name) })
+	return v, d.splits.measure(ctx, now)
+}
+
+// outside says whether a measured split lies outside its bounds.
+func (v *view) outside() bool {
+	for _, s := range v.splits {
+		for _, sh := range s.shares {
+			if _, _, inside := s.bounds(sh); !inside {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// line is the view in one line.
+func (v *view) line() string {
+	var parts []string
+	for _, s := range v.services {
+		parts = append(parts, fmt.Sprintf("%s %s/s %s p99 %s", s.name, number(s.rate, 1), percent(s.success), milliseconds(s.p99)))
+	}
+	for _, s := range v.splits {
+		var shares []string
+		for _, sh := range s.shares {
+			shares = append(shares, fmt.Sprintf("%s %s", sh.name, percent(ratio(sh.count, s.total()))))
+		}
+		parts = append(parts, short(s.host)+" split "+strings.Join(shares, ", "))
+	}
+	return fmt.Sprintf("%4.0fs  %s\n", v.elapsed.Seconds(), strings.Join(parts, " | "))
+}
+
+// block is the view as tables.
+func (d *demo) block(v *view) string {
+	var b strings.Builder
+	over := "the last 10 s"
+	if v.whole {
+		over = fmt.Sprintf("the whole %.0f s", v.elapsed.Seconds())
+	}
+	heading := func(format string, args ...any) {
+		b.WriteString("\n" + d.screen.style(bold, fmt.Sprintf(format, args...)) + "\n")
+	}
+	table := func(rows func(w *tabwriter.Writer)) {
+		w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+		rows(w)
+		_ = w.Flush() // into memory
+	}
+	heading("Services, as their clients see them, over %s", over)
+	table(func(w *tabwriter.Writer) {
+		fmt.Fprintln(w, "  service\trate\tsuccess\tp50\tp99")
+		for _, s := range v.services {
+			fmt.Fprintf(w, "  %s\t%s/s\t%s\t%s\t%s\n", s.name, number(s.rate, 1), percent(s.success), milliseconds(s.p50), milliseconds(s.p99))
+		}
+	})
+	for _, s := range v.splits {
+		heading("Split of %s (%s:%d), %d requests since it was set", short(s.host), filepath.Base(s.file), s.line, s.total())
+		table(func(w *tabwriter.Writer) {
+			fmt.Fprintf(w, "  to\tweight\tmeasured\trequests\tmust lie in (%s)\t\n", percent(confidence))
+			for _, sh := range s.shares {
+				least, most, inside := s.bounds(sh)
+				verdict := d.screen.style(green, "ok")
+				if !inside {
+					verdict = d.screen.style(red, "OUTSIDE")
+				}
+				fmt.Fprintf(w, "  %s\t%s\t%s\t%d\t%d to %d\t%s\n", sh.name, percent(s.part(sh)), percent(ratio(sh.count, s.total())), sh.count, least, most, verdict)
+			}
+		})
+	}
+	heading("Requests per instance")
+	b.WriteString(wrapped(v.instances))
+	return b.String()
+}
+
+// wrapped lists instances with their counts, a few a line.
+func wrapped(instances []instanceView) string {
+	var b strings.Builder
+	for i, in := range instances {
+		if i%4 == 0 {
+			if i > 0 {
+				b.WriteString("\n")
+			}
+			b.WriteString(" ")
+		}
+		fmt.Fprintf(&b, " %-22s", in.name+" "+number(in.count, 0))
+	}
+	lines := strings.Split(b.String(), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// invitation says what to try.
+func (d *demo) invitation() string {
+	r := d.mesh.Ready()
+	var b strings.Builder
+	b.WriteString("\n" + d.screen.style(bold, "Try") + "\n")
+	fmt.Fprintf(&b, "  curl -x %s http://reviews:9080/\n", r.Proxy)
+	fmt.Fprintf(&b, "  curl -x %s %s\n", r.Proxy, demoTarget)
+	fmt.Fprintf(&b, "  curl '%s/api/v1/query?query=sum(rate(istio_requests_total[10s]))'\n", r.Admin)
+	fmt.Fprintf(&b, "  %s/ in a browser\n", r.Admin)
+	b.WriteString(d.screen.style(bold, "Edit") + "\n")
+	fmt.Fprintf(&b, "  %s: change a weight, save, and the split moves\n", filepath.Join(d.dir, demoEditing))
+	if told := d.notes.last(); len(told) > 0 {
+		b.WriteString(d.screen.style(bold, "Told") + "\n  " + strings.Join(told, "\n  ") + "\n")
+	}
+	return b.String()
+}
+
+// short is a host's first label.
+func short(host string) string {
+	name, _, _ := strings.Cut(host, ".")
+	return name
+}
+
+func ratio(part, whole int) float64 {
+	if whole == 0 {
+		return math.NaN()
+	}
+	return float64(part) / float64(whole)
+}
+
+// number writes n, "-" where there is none.
+func number(n float64, decimals int) string {
+	if math.IsNaN(n) || math.IsInf(n, 0) {
+		return "-"
+	}
+	return strconv.FormatFloat(n, 'f', decimals, 64)
+}
+
+func percent(share float64) string {
+	if math.IsNaN(share) || math.IsInf(share, 0) {
+		return "-"
+	}
+	return strconv.FormatFloat(math.Round(share*10000)/100, 'f', -1, 64) + " %"
+}
+
+func milliseconds(ms float64) string {
+	if math.IsNaN(ms) || math.IsInf(ms, 0) {
+		return "-"
+	}
+	return strconv.FormatFloat(ms, 'f', 1, 64) + " ms"
+}
