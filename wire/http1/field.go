@@ -50,7 +50,7 @@ func text(b []byte, i int) int {
 }
 
 // fieldLine finds the parts of the field line that begins at b[i]: the name ends at colon, the value is b[value:end],
-// the next line begins at next.
+// the next line begins at next. There must be an LF in b[i:].
 func fieldLine(b []byte, i int) (id message.ID, colon, value, end, next int, err *Error) {
 	colon = indexColon(b, i)
 	// A known name is a token as it stands; others are looked at byte by byte.
@@ -62,9 +62,6 @@ func fieldLine(b []byte, i int) (id message.ID, colon, value, end, next int, err
 		if n < colon || n == i {
 			return 0, 0, 0, 0, 0, notName(b, i, n)
 		}
-	}
-	if colon == len(b) {
-		return 0, 0, 0, 0, 0, errNoColon
 	}
 	value = colon + 1
 	for value < len(b) && (b[value] == ' ' || b[value] == '\t') {
@@ -98,9 +95,6 @@ func indexColon(b []byte, i int) int {
 
 // notName says why the line at b[i] has no field name that a colon ends at b[at].
 func notName(b []byte, i, at int) *Error {
-	if at >= len(b) {
-		return errNoColon
-	}
 	switch c := b[at]; {
 	case at == i && (c == ' ' || c == '\t'):
 		return errFold

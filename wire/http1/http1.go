@@ -17,6 +17,8 @@ type Limits struct {
 	Fields int // field lines
 	Field  int // bytes of one field line with its CRLF
 	Line   int // bytes of the request or status line with its CRLF
+	// NoUnderscore refuses requests with "_" in a field name, which CGI and its heirs cannot tell from "-": for gateways.
+	NoUnderscore bool
 }
 
 // DefaultLimits are what Envoy's guide for edge proxies advises.
@@ -72,6 +74,7 @@ var (
 	errSpaceColon     = &Error{400, "white space stands before the colon of a header field"}
 	errNoColon        = &Error{400, "a header line has no colon"}
 	errFieldName      = &Error{400, "a header field name is empty or holds a character that it may not"}
+	errUnderscore     = &Error{400, "a header field name holds an underscore"}
 	errRequestLine    = &Error{400, "the request line is not METHOD TARGET VERSION with single spaces"}
 	errMethod         = &Error{400, "the method is not an upper-case token"}
 	errPreface        = &Error{400, "the HTTP/2 preface is garbled"}

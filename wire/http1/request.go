@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/outrider-mesh/outrider/wire/message"
@@ -61,6 +62,9 @@ func readRequest(r *message.Request, head []byte, l *Limits) *Error {
 		}
 		if count++; count > l.Fields {
 			return errTooManyFields
+		}
+		if l.NoUnderscore && id == message.Other && bytes.IndexByte(b[i:colon], '_') >= 0 {
+			return errUnderscore
 		}
 		if ofRequest>>id&1 == 0 {
 			r.AppendAt(id, i, colon-i, value, end-value)
@@ -279,13 +283,11 @@ func badMethod(line []byte) *Error {
 		return errRequestLine
 	}
 	for _, c := range line {
-		switch {
-		case c == ' ':
-			return errMethod // with small letters
-		case c == '\r' || c == '\n':
+		if c == '\r' || c == '\n' {
 			return errRequestLine
-		case !token[c]:
-			return errMethod
+		}
+		if !token[c] {
+			break // a space too: then there are small letters
 		}
 	}
 	return errMethod

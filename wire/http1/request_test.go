@@ -155,6 +155,10 @@ func TestRefusedRequests(t *testing.T) {
 		if e != reason || e.Status != status || e.Error() == "" {
 			t.Errorf("%s: %d %s, want %d %s", name, e.Status, e.Reason, status, reason.Reason)
 		}
+		// Where HeadEnd refuses early, ReadRequest alone would have refused too.
+		if err := ReadRequest(&r, []byte(raw), nil); err == nil {
+			t.Errorf("%s: accepted by ReadRequest", name)
+		}
 	}
 	get := func(name, fields string, status int, reason *Error) {
 		t.Helper()
@@ -348,6 +352,15 @@ func TestRequestLimits(t *testing.T) {
 		}
 		if err := ReadRequest(&r, []byte(raw), lim); err != error(want) {
 			t.Errorf("ReadRequest: %v, want %v", err, want)
+		}
+	}
+	for raw, want := range map[string]error{
+		"GET / HTTP/1.1\r\nHost: a\r\nx_a: b\r\n\r\n":      errUnderscore,
+		"GET / HTTP/1.1\r\nHost: a\r\nx-a: b_c\r\n\r\n":    nil,
+		"GET /a_b HTTP/1.1\r\nHost: a_b\r\nx-a: b\r\n\r\n": nil,
+	} {
+		if err := ReadRequest(&r, []byte(raw), &Limits{NoUnderscore: true}); err != want {
+			t.Errorf("%q without underscores: %v, want %v", raw, err, want)
 		}
 	}
 	if got := (&Limits{Fields: 3}).orDefault(); got.Fields != 3 || got.Head != 60<<10 || got.Field != 8<<10 || got.Line != 8<<10 {

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/outrider-mesh/outrider/wire/message"
@@ -103,6 +104,9 @@ func TestRefusedResponses(t *testing.T) {
 		if e.Status != 502 || e.Reason != reason {
 			t.Errorf("%s: %d %s, want 502 %s", name, e.Status, e.Reason, reason)
 		}
+		if err := ReadResponse(&r, []byte(raw), []byte(method), nil); err == nil || err.(*Error).Status != 502 {
+			t.Errorf("%s: ReadResponse says %v", name, err)
+		}
 	}
 	ok := func(name, fields string, reason *Error) {
 		t.Helper()
@@ -119,6 +123,8 @@ func TestRefusedResponses(t *testing.T) {
 	line("no space", "HTTP/1.1200 OK", errStatusLine)
 	line("two spaces", "HTTP/1.1  200 OK", errStatusLine)
 	line("two digits", "HTTP/1.1 20 OK", errStatusLine)
+	line("two digits alone", "HTTP/1.1 20", errStatusLine)
+	line("bad upgrade", "HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: a b", badGateway(errUpgrade))
 	line("four digits", "HTTP/1.1 2000 OK", errStatusLine)
 	line("no digits", "HTTP/1.1 2x0 OK", errStatusLine)
 	line("leading zero", "HTTP/1.1 099 OK", errStatusLine)
@@ -152,6 +158,27 @@ func TestRefusedResponses(t *testing.T) {
 	f("101 to h2c", "GET", "HTTP/1.1 101 S\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", errSwitch.Reason)
 	f("100 with a body", "POST", "HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n", errInterimBody.Reason)
 	f("103 chunked", "POST", "HTTP/1.1 103 E\r\nTransfer-Encoding: chunked\r\n\r\n", errInterimBody.Reason)
+}
+
+func TestResponseLimits(t *testing.T) {
+	lim := &Limits{Head: 260, Fields: 4, Field: 100, Line: 50}
+	f := func(name, raw string, want *Error) {
+		t.Helper()
+		var r message.Response
+		err := ReadResponse(&r, []byte(raw), []byte("GET"), lim)
+		if want == nil && err != nil || want != nil && (err == nil || err.Error() != want.Reason || err.(*Error).Status != 502) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+	pad := strings.Repeat("x", 100)
+	f("line at the limit", "HTTP/1.1 200 "+pad[:35]+"\r\n\r\n", nil)
+	f("line over the limit", "HTTP/1.1 200 "+pad[:36]+"\r\n\r\n", errStatusTooLong)
+	f("field at the limit", "HTTP/1.1 200 OK\r\nA: "+pad[:95]+"\r\n\r\n", nil)
+	f("field over the limit", "HTTP/1.1 200 OK\r\nA: "+pad[:96]+"\r\n\r\n", badGateway(errFieldTooLarge))
+	f("fields at the limit", "HTTP/1.1 200 OK\r\n"+strings.Repeat("A: b\r\n", 4)+"\r\n", nil)
+	f("fields over the limit", "HTTP/1.1 200 OK\r\n"+strings.Repeat("A: b\r\n", 5)+"\r\n", badGateway(errTooManyFields))
+	f("head over the limit", "HTTP/1.1 200 OK\r\n"+strings.Repeat("A: "+pad[:90]+"\r\n", 3)+"\r\n", badGateway(errHeadTooLarge))
+	f("empty line is CR alone", "HTTP/1.1 200 OK\r\n\rA: b\r\n\r\n", badGateway(errBareCR))
 }
 
 // TestResponseFacts looks at what a response says besides the bytes that are written.
