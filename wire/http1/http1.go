@@ -110,8 +110,6 @@ var (
 	errChunkExt       = &Error{400, "the chunk extensions outgrow the body"}
 )
 
-var crlfcrlf = []byte("\r\n\r\n")
-
 // HeadEnd returns the length of the head at the start of b up to and including its empty line, or 0 where it is not
 // complete yet; from is how many bytes of b an earlier call has seen. One empty line before the head counts to it
 // (RFC 9112 §2.2). A head that is over the limits, or that ReadRequest would surely refuse, fails with *Error before

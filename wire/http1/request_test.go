@@ -290,12 +290,16 @@ func TestRefusedRequests(t *testing.T) {
 	get("bad length and chunked", "Content-Length: x\r\nTransfer-Encoding: chunked\r\n", 400, errLengthAndTE)
 	get("two lengths", "Content-Length: 3\r\nContent-Length: 4\r\n", 400, errLengths)
 	get("the same length twice", "Content-Length: 3\r\nContent-Length: 3\r\n", 400, errLengths)
-	for _, v := range []string{"3, 3", "3, 4", "3,", "+4", "-4", "", "0x4", "4a", "4 4", "4;", "\"4\"", "4.0", "1e1", "\xef\xbc\x94",
-		"9223372036854775808", "18446744073709551620", "99999999999999999999"} {
+	for _, v := range []string{
+		"3, 3", "3, 4", "3,", "+4", "-4", "", "0x4", "4a", "4 4", "4;", "\"4\"", "4.0", "1e1", "\xef\xbc\x94",
+		"9223372036854775808", "18446744073709551620", "99999999999999999999",
+	} {
 		get("Content-Length: "+v, "Content-Length: "+v+"\r\n", 400, errLength)
 	}
-	for _, v := range []string{"", "identity", "gzip", "xchunked", "chunked, identity", "chunked, chunked", "chunked,", ", chunked", ",chunked",
-		"chunked;q=1", "\"chunked\"", "chunked\tgzip", "chun ked", "gzip chunked", "chunkedx"} {
+	for _, v := range []string{
+		"", "identity", "gzip", "xchunked", "chunked, identity", "chunked, chunked", "chunked,", ", chunked", ",chunked",
+		"chunked;q=1", "\"chunked\"", "chunked\tgzip", "chun ked", "gzip chunked", "chunkedx",
+	} {
 		get("Transfer-Encoding: "+v, "Transfer-Encoding: "+v+"\r\n", 400, errTE)
 	}
 	get("gzip before chunked", "Transfer-Encoding: gzip, chunked\r\n", 501, errTEUnknown)
