@@ -56,6 +56,9 @@ func (c *checker) oneOf(field, value string, allowed ...string) {
 		return
 	}
 	remedy := "write one of " + strings.Join(allowed, ", ")
+	if len(allowed) == 1 {
+		remedy = "write " + allowed[0]
+	}
 	if guess := nearest(value, allowed); guess != "" {
 		remedy = "did you mean " + guess + "?"
 	}

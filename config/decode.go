@@ -58,8 +58,8 @@ func (o Options) Decode(name string, data []byte) File {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	f.ignores(data)
 	if strings.EqualFold(filepath.Ext(name), ".json") {
-		values, broken := parseJSON(data, 0)
-		f.all(values, broken, data)
+		values, partial, broken := parseJSON(data, 0)
+		f.all(values, broken, f.key(partial))
 	} else {
 		for _, d := range split(data) {
 			f.document(d)
@@ -115,18 +115,18 @@ func invalid(data []byte) int {
 func (f *decoding) document(d document) {
 	body := bytes.TrimLeft(bytes.TrimPrefix(bytes.TrimLeft(d.data, " \t\r\n"), []byte("---")), " \t\r\n")
 	if len(body) > 0 && body[0] == '{' {
-		if values, broken := parseJSON(blanked(d.data, len(d.data)-len(body)), d.before); broken == nil {
-			f.all(values, nil, d.data)
+		if values, _, broken := parseJSON(blanked(d.data, len(d.data)-len(body)), d.before); broken == nil {
+			f.all(values, nil, nil)
 			return
 		}
 	}
 	n, broken := parseYAML(d)
 	if broken != nil {
-		f.all(nil, broken, d.data)
+		f.all(nil, broken, f.identify(d.data))
 		return
 	}
 	if n != nil {
-		f.all([]*node{n}, nil, d.data)
+		f.all([]*node{n}, nil, nil)
 	}
 }
 
@@ -144,15 +144,14 @@ func blanked(data []byte, start int) []byte {
 	return b
 }
 
-// all takes the values of one text, and its flaw if it is broken.
-func (f *decoding) all(values []*node, broken *flaw, data []byte) {
+// all takes the values of one text, and its flaw if it is broken, with the names of the objects that it breaks as far as they are known.
+func (f *decoding) all(values []*node, broken *flaw, keys []Key) {
 	for _, n := range values {
 		f.value(n, "", 0)
 	}
 	if broken == nil {
 		return
 	}
-	keys := f.identify(data)
 	if len(keys) == 0 {
 		f.Broken = true
 		f.flawed(broken, Key{})
@@ -286,7 +285,8 @@ func (f *decoding) decode(o *Object, k *kind) {
 func (f *decoding) refuse(o *Object, findings ...Finding) {
 	Sort(findings)
 	if left := len(findings) - maxFindings; left > 0 {
-		more := o.Finding(findings[maxFindings].ID, Error, "", "more is wrong with this object", "correct the findings above first")
+		more := findings[maxFindings]
+		more.Field, more.Message, more.Remedy = "", fmt.Sprintf("%d or more other things are wrong with this object", left), "correct the findings above first"
 		findings = append(findings[:maxFindings:maxFindings], more)
 	}
 	f.Findings = append(f.Findings, findings...)
@@ -342,6 +342,33 @@ func (f *decoding) bound() {
 	})
 }
 
+// key names the object that a broken text began with, if it has shown its name.
+func (f *decoding) key(partial *node) []Key {
+	if partial == nil || partial.shape != mapping {
+		return nil
+	}
+	group, _, versioned := strings.Cut(partial.scalar("apiVersion"), "/")
+	if !versioned {
+		group = ""
+	}
+	metadata := partial.child("metadata")
+	return f.known(Key{group, partial.scalar("kind"), metadata.scalar("namespace"), metadata.scalar("name")})
+}
+
+// known completes the key of an object that is read; none for any other.
+func (f *decoding) known(k Key) []Key {
+	kind := kinds[[2]string{k.Group, k.Kind}]
+	if kind == nil || k.Name == "" {
+		return nil
+	}
+	if kind.clusterWide {
+		k.Namespace = ""
+	} else if k.Namespace == "" {
+		k.Namespace = f.namespace
+	}
+	return []Key{k}
+}
+
 // identify finds out which objects a broken text is about, from the lines that show it without doubt.
 // It returns none when the text is a list, or when nothing says its name.
 func (f *decoding) identify(data []byte) []Key {
@@ -351,14 +378,7 @@ func (f *decoding) identify(data []byte) []Key {
 	within := false // metadata's lines
 	depth := 0      // indentation of metadata's fields
 	flush := func() {
-		if known := kinds[[2]string{k.Group, k.Kind}]; known != nil && k.Name != "" {
-			if known.clusterWide {
-				k.Namespace = ""
-			} else if k.Namespace == "" {
-				k.Namespace = f.namespace
-			}
-			keys = append(keys, k)
-		}
+		keys = append(keys, f.known(k)...)
 		k, version, within = Key{}, "", false
 	}
 	for len(data) > 0 {

@@ -176,7 +176,9 @@ func appendJSON(b []byte, n *node) []byte {
 	switch n.shape {
 	case null:
 		return append(b, "null"...)
-	case boolean, number:
+	case boolean:
+		return strconv.AppendBool(b, n.truth())
+	case number:
 		return append(b, n.value...)
 	case text:
 		return appendJSONText(b, n.value)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,14 +56,27 @@ func (f Finding) String() string {
 		}
 		b.WriteString(": ")
 	}
-	if f.Field != "" {
-		b.WriteString(f.Field + ": ")
-	}
-	b.WriteString(f.Message)
+	b.WriteString(f.Sentence())
 	if f.Remedy != "" {
 		b.WriteString("; " + f.Remedy)
 	}
 	return b.String()
+}
+
+// Sentence says what is wrong, with the field that it is about.
+func (f Finding) Sentence() string {
+	if f.Field == "" {
+		return f.Message
+	}
+	return f.Field + ": " + f.Message
+}
+
+// MarshalJSON writes the contract's form, which has no field of its own for the field: the message names it.
+func (f Finding) MarshalJSON() ([]byte, error) {
+	type plain Finding // without this method
+	p := plain(f)
+	p.Message = f.Sentence()
+	return json.Marshal(p)
 }
 
 // Sort orders findings by file, line, column, then id and text, so that the same input always reads the same.

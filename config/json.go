@@ -8,19 +8,19 @@ import (
 )
 
 // parseJSON reads all values of a JSON text, one after the other. Lines count from before+1.
-func parseJSON(data []byte, before int) ([]*node, *flaw) {
+// With a flaw, partial is the value that it breaks, as far as it was read.
+func parseJSON(data []byte, before int) (values []*node, partial *node, broken *flaw) {
 	r := reader{data: data, line: before + 1, budget: maxValues}
-	var values []*node
 	for r.space(); r.at < len(r.data); r.space() {
 		n := r.value(0)
 		if r.flaw != nil {
-			return values, r.flaw
+			return values, n, r.flaw
 		}
 		if n.shape != null {
 			values = append(values, n)
 		}
 	}
-	return values, nil
+	return values, nil, nil
 }
 
 // reader is a strict JSON parser (RFC 8259) that knows where each value stands.

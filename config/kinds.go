@@ -257,9 +257,12 @@ func mistaken(o *Object) (message, remedy string) {
 		if o.Group != "" && o.Group != "apps" {
 			return fmt.Sprintf("%s has no kind %s", clip(written), clip(o.Kind)), "the kinds here are " + strings.Join(names, ", ")
 		}
-	case len(elsewhere) > 0:
-		if guess := nearest(o.Group, ownGroups[1:]); guess != "" {
-			return fmt.Sprintf("there is no API group %s", clip(o.Group)), "did you mean " + guess + "?"
+	case len(o.Group) <= 64:
+		for _, version := range elsewhere {
+			group, _, _ := strings.Cut(version, "/")
+			if distance(o.Group, group) <= 5 {
+				return fmt.Sprintf("%s has no kind %s", clip(written), o.Kind), "did you mean " + version + "?"
+			}
 		}
 	}
 	return "", ""

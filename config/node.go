@@ -28,7 +28,7 @@ type node struct {
 	shape        shape
 	literal      bool   // a block text whose lines are those of the file
 	line, column int32  // where the value begins
-	value        string // boolean: "true" or "false"; number: JSON's form; text: the text
+	value        string // boolean: as written (true, yes, on); number: JSON's form; text: the text
 	items        []*node
 	fields       []field
 }
@@ -38,6 +38,11 @@ type field struct {
 	name         string
 	line, column int32
 	value        *node
+}
+
+// truth is a boolean's value.
+func (n *node) truth() bool {
+	return n.value != "" && strings.ContainsRune("tTyY", rune(n.value[0])) || strings.EqualFold(n.value, "on")
 }
 
 // child returns the value of a mapping's field, or nil.

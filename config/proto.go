@@ -174,7 +174,7 @@ func (d *decoder) protoScalar(n *node, fd protoreflect.FieldDescriptor) (protore
 			d.wrong(n, "a boolean")
 			return none, false
 		}
-		return protoreflect.ValueOfBool(n.value == "true"), true
+		return protoreflect.ValueOfBool(n.truth()), true
 	case protoreflect.EnumKind:
 		return d.protoEnum(n, fd.Enum())
 	case protoreflect.DoubleKind, protoreflect.FloatKind:

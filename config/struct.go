@@ -88,7 +88,7 @@ func (d *decoder) into(n *node, v reflect.Value) {
 			d.wrong(n, "a boolean")
 			return
 		}
-		v.SetBool(n.value == "true")
+		v.SetBool(n.truth())
 	case reflect.Interface:
 		var a any
 		if json.Unmarshal(appendJSON(nil, n), &a) == nil && a != nil {

@@ -315,7 +315,7 @@ func (b *builder) scalar(n *node, y *yaml.Node) {
 	case "!!null":
 		n.shape, n.value = null, ""
 	case "!!bool":
-		n.shape, n.value = boolean, strconv.FormatBool(y.Value != "" && strings.ContainsRune("tTyY", rune(y.Value[0])) || strings.EqualFold(y.Value, "on"))
+		n.shape = boolean
 	case "!!int", "!!float":
 		n.shape, n.value = number, jsonNumber(y.Value)
 		if n.value == "" {
@@ -326,10 +326,8 @@ func (b *builder) scalar(n *node, y *yaml.Node) {
 			return
 		}
 		switch y.Value {
-		case "yes", "Yes", "YES", "on", "On", "ON", "y", "Y":
-			n.shape, n.value = boolean, "true"
-		case "no", "No", "NO", "off", "Off", "OFF", "n", "N":
-			n.shape, n.value = boolean, "false"
+		case "yes", "Yes", "YES", "on", "On", "ON", "y", "Y", "no", "No", "NO", "off", "Off", "OFF", "n", "N":
+			n.shape = boolean
 		}
 	}
 }
