@@ -87,7 +87,9 @@ func (m *Mesh) readServices(objects []*config.Object, r *report) {
 	}
 	for _, o := range objects {
 		if spec, ok := o.Spec.(*corev1.Service); ok {
-			m.addService(m.kubernetesService(o, spec, slicesOf[o.Namespace+"/"+o.Name]), r)
+			s := m.kubernetesService(o, spec, slicesOf[o.Namespace+"/"+o.Name])
+			m.addService(s, r)
+			s.reportPorts(r)
 		}
 	}
 	for _, o := range objects {
@@ -145,6 +147,10 @@ func (m *Mesh) addService(s *service, r *report) {
 		return
 	}
 	m.services.byHost[s.Host] = append(others, s)
+}
+
+// reportPorts warns once of the ports whose protocol is left alone.
+func (s *service) reportPorts(r *report) {
 	var left []string
 	field := ""
 	for i, p := range s.ports {

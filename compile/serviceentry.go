@@ -45,10 +45,16 @@ func (m *Mesh) readServiceEntry(o *config.Object, spec *networking.ServiceEntry,
 			exported:   visible(spec.ExportTo, m.config.GetDefaultServiceExportTo(), o.Namespace),
 			addresses:  addresses,
 		}
+		if wildcard(host) && len(spec.Hosts) > 1 {
+			s.addresses = nil // they are the exact hosts'
+		}
 		for _, sp := range spec.Ports {
 			s.ports = append(s.ports, m.entryPort(s, o, spec, sp, i == 0, r))
 		}
 		m.addService(s, r)
+		if i == 0 {
+			s.reportPorts(r)
+		}
 	}
 }
 

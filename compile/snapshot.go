@@ -16,6 +16,7 @@ type placed struct {
 	endpoints map[*port][]candidate
 	clusters  map[*cluster]model.Cluster
 	views     map[*view][]model.Cluster
+	headless  map[*view]instanceHosts
 }
 
 func (m *Mesh) at(p *Placement) *placed {
@@ -28,6 +29,7 @@ func (m *Mesh) at(p *Placement) *placed {
 		endpoints: map[*port][]candidate{},
 		clusters:  map[*cluster]model.Cluster{},
 		views:     map[*view][]model.Cluster{},
+		headless:  map[*view]instanceHosts{},
 	}
 	for i := range p.Instances {
 		x := &p.Instances[i]
@@ -104,7 +106,7 @@ func (a *placed) all(v *view) []model.Cluster {
 	for _, c := range v.clusters {
 		out = append(out, a.filled(c))
 	}
-	out = append(out, v.extra...)
+	out = append(append(out, v.extra...), a.singles(v).clusters...)
 	a.views[v] = out
 	return out
 }
@@ -169,7 +171,11 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 	}
 	v := m.view(namespace, w.Labels)
 	s.Listeners = append([]model.Listener{{Name: outbound, Direction: model.Outbound, Address: x.Outbound, Protocol: model.HTTP, Table: outbound, Explicit: true}}, in.listeners...)
-	s.Tables = append([]model.Table{v.table}, in.tables...)
+	table := v.table
+	if len(v.headless) > 0 {
+		table.Hosts = append(table.Hosts[:len(table.Hosts):len(table.Hosts)], at.singles(v).hosts...)
+	}
+	s.Tables = append([]model.Table{table}, in.tables...)
 	shared := at.all(v)
 	s.Clusters = append(shared[:len(shared):len(shared)], in.clusters...)
 	return s, nil

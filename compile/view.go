@@ -21,6 +21,7 @@ type view struct {
 	table    model.Table
 	clusters []*cluster
 	extra    []model.Cluster // of no service
+	headless []headlessPort
 }
 
 // view returns the outbound view of a client.
@@ -76,6 +77,11 @@ func (m *Mesh) newView(namespace string, labels map[string]string) *view {
 			v.table.Hosts = append(v.table.Hosts, model.VirtualHost{
 				Name: svc.Host + ":" + strconv.Itoa(p.number), Domains: domains, Port: p.number, Rules: m.portRules(s, p),
 			})
+			if svc.headless {
+				if c := m.cluster(p, "", m.rule(namespace, svc)); c.refused == "" {
+					v.headless = append(v.headless, headlessPort{c, domains})
+				}
+			}
 		}
 		v.table.Hosts = append(v.table.Hosts, model.VirtualHost{Name: svc.Host, Domains: domains, Rules: svc.absent})
 	}
@@ -100,8 +106,15 @@ func (m *Mesh) domains(svc *service, namespace string) []string {
 		return d
 	}
 	d := []string{svc.Host}
+	contested := false
 	add := func(name string) {
-		if len(m.services.byHost[name]) == 0 && !slices.Contains(d, name) {
+		if len(m.services.byHost[name]) > 0 {
+			contested = true // what holds depends on who sees that other service
+			if m.services.find(name, namespace) != nil {
+				return
+			}
+		}
+		if !slices.Contains(d, name) {
 			d = append(d, name)
 		}
 	}
@@ -114,14 +127,6 @@ func (m *Mesh) domains(svc *service, namespace string) []string {
 		}
 		add(svc.Name + "." + svc.Namespace)
 		add(svc.Name + "." + svc.Namespace + ".svc")
-		if svc.headless {
-			add("*." + svc.Host)
-			if k.near {
-				add("*." + svc.Name)
-			}
-			add("*." + svc.Name + "." + svc.Namespace)
-			add("*." + svc.Name + "." + svc.Namespace + ".svc")
-		}
 	}
 	for _, a := range svc.addresses {
 		if strings.Contains(a, ":") {
@@ -129,7 +134,9 @@ func (m *Mesh) domains(svc *service, namespace string) []string {
 		}
 		add(a)
 	}
-	m.domainCache[k] = d
+	if !contested {
+		m.domainCache[k] = d
+	}
 	return d
 }
 
