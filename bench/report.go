@@ -43,6 +43,9 @@ func (b *bench) writeSetting(w *strings.Builder) {
 		b.began.UTC().Format("2006-01-02 15:04 MST"), time.Since(b.began).Minutes())
 	fmt.Fprintf(w, "Proxy under test on CPU %d, load generator and backend on CPU %d. Rounds of %s after %s of load, interleaved; %d run, %d of them disturbed (other processes or the hypervisor took more than %.0f %% of a CPU).\n\n",
 		b.o.proxyCPU, b.o.loadCPU, b.o.length, b.o.warm, b.ran, b.dropped, disturbance*100)
+	if 2*b.dropped > b.ran {
+		w.WriteString("**The machine was busy with other work for most of the run: do not lean on these numbers.**\n\n")
+	}
 	for _, p := range b.peers {
 		if p.absence == nil {
 			fmt.Fprintf(w, "- **%s** %s: %s\n", p.name, p.version, p.about)
