@@ -45,45 +45,6 @@ type Refusal struct {
 	Key, Version, Reason string
 }
 
-// merge makes the objects in force from what the files hold and what was held before.
-func merge(files []config.File, before map[config.Key]*config.Object) (held map[config.Key]*config.Object, kept []*config.Object) {
-	held = map[config.Key]*config.Object{}
-	broken := map[string]bool{}
-	for i := range files {
-		for _, o := range files[i].Objects {
-			if held[o.Key()] == nil { // the first one has the name; the others are findings of the compiler
-				held[o.Key()] = o
-			}
-		}
-		if files[i].Broken {
-			broken[files[i].Path] = true
-		}
-	}
-	keep := func(o *config.Object) {
-		if o != nil && held[o.Key()] == nil {
-			held[o.Key()] = o
-			kept = append(kept, o)
-		}
-	}
-	for i := range files {
-		for _, key := range files[i].Rejected {
-			keep(before[key])
-		}
-	}
-	for _, o := range before {
-		if broken[o.Source.File] {
-			keep(o)
-		}
-	}
-	slices.SortFunc(kept, inOrder)
-	return held, kept
-}
-
-// ordered returns the objects in their order: path, then place in the file.
-func ordered(held map[config.Key]*config.Object) []*config.Object {
-	return slices.SortedFunc(maps.Values(held), inOrder)
-}
-
 func inOrder(a, b *config.Object) int {
 	return cmp.Or(
 		cmp.Compare(a.Source.File, b.Source.File), cmp.Compare(a.Source.Line, b.Source.Line), cmp.Compare(a.Source.Column, b.Source.Column),
@@ -92,20 +53,23 @@ func inOrder(a, b *config.Object) int {
 }
 
 // compare tells the objects apart that differ in more than their place.
-func compare(before, after map[config.Key]*config.Object) []ObjectChange {
+func compare(before, after []*config.Object) []ObjectChange {
 	var out []ObjectChange
-	for key, o := range after {
-		switch old := before[key]; {
-		case old == nil:
+	old := map[config.Key]*config.Object{}
+	for _, o := range before {
+		old[o.Key()] = o
+	}
+	for _, o := range after {
+		switch was := old[o.Key()]; {
+		case was == nil:
 			out = append(out, ObjectChange{"added", o})
-		case !same(old, o):
+		case !same(was, o):
 			out = append(out, ObjectChange{"changed", o})
 		}
+		delete(old, o.Key())
 	}
-	for key, o := range before {
-		if after[key] == nil {
-			out = append(out, ObjectChange{"removed", o})
-		}
+	for _, o := range old {
+		out = append(out, ObjectChange{"removed", o})
 	}
 	slices.SortFunc(out, func(a, b ObjectChange) int { return inOrder(a.Object, b.Object) })
 	return out

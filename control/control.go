@@ -27,8 +27,6 @@ type Options struct {
 	// Place says where everything of the mesh runs. It is called once for each change, before anything of the change is
 	// published; who runs proxies starts and subscribes the new ones in it. The Placement must not change afterwards.
 	Place func(*compile.Mesh) (*compile.Placement, error)
-	// Silence takes away the findings that the user silenced; nil silences none.
-	Silence func([]config.Finding) []config.Finding
 }
 
 // Plane is a control plane. Its methods may be called from any goroutine.
@@ -36,8 +34,7 @@ type Plane struct {
 	o    Options
 	feed *feed.Feed
 
-	updating sync.Mutex // one Update at a time
-	held     map[config.Key]*config.Object
+	updating sync.Mutex      // one Update at a time
 	proxies  map[string]bool // keys that have a snapshot
 
 	mu    sync.Mutex
@@ -49,13 +46,13 @@ type State struct {
 	Generation uint64 // counts Updates, from 1
 	Mesh       *compile.Mesh
 	Placement  *compile.Placement
-	Objects    []*config.Object
-	Findings   []config.Finding
+	Objects    []*config.Object // in their order: path, then position
+	Findings   []config.Finding // about the files, and about what they mean together
 }
 
 // New returns a Plane that holds no objects yet.
 func New(o Options) *Plane {
-	return &Plane{o: o, feed: feed.New(), held: map[config.Key]*config.Object{}, proxies: map[string]bool{}}
+	return &Plane{o: o, feed: feed.New(), proxies: map[string]bool{}}
 }
 
 // Feed is what the Plane publishes to, by InstanceKey and GatewayKey.
@@ -76,21 +73,16 @@ func InstanceKey(namespace, workload, instance string) string {
 // GatewayKey is the feed's key of a gateway workload.
 func GatewayKey(namespace, workload string) string { return "gateway " + namespace + "/" + workload }
 
-// Update takes over what the files hold now, all of them, and tells what changed. It returns once the proxies have
-// answered, or have had the time to. An error means that nothing of the change is in force.
-func (p *Plane) Update(ctx context.Context, files []config.File) (*Change, error) {
+// Update takes over what the files hold now and tells what changed. It returns once the proxies have answered, or have
+// had the time to. An error means that nothing of the change is in force.
+func (p *Plane) Update(ctx context.Context, files *config.Files) (*Change, error) {
 	p.updating.Lock()
 	defer p.updating.Unlock()
 
-	held, kept := merge(files, p.held)
-	objects := ordered(held)
+	before := p.State()
+	objects, kept := files.Keep(before.Objects)
 	mesh, findings := compile.New(objects, p.o.Compile)
-	for i := range files {
-		findings = append(findings, files[i].Findings...)
-	}
-	if p.o.Silence != nil {
-		findings = p.o.Silence(findings)
-	}
+	findings = append(slices.Clone(files.Findings), files.Silence(findings)...)
 	config.Sort(findings)
 	placement, err := p.o.Place(mesh)
 	if err != nil {
@@ -101,10 +93,11 @@ func (p *Plane) Update(ctx context.Context, files []config.File) (*Change, error
 		return nil, err
 	}
 
-	before := p.State()
-	change := &Change{Generation: before.Generation + 1, Objects: compare(p.held, held), Kept: kept, Findings: fresh(before.Findings, findings)}
+	change := &Change{
+		Generation: before.Generation + 1, Objects: compare(before.Objects, objects), Kept: kept,
+		Findings: fresh(before.Findings, findings),
+	}
 	p.publish(ctx, snapshots, change)
-	p.held = held
 	p.mu.Lock()
 	p.state = State{Generation: change.Generation, Mesh: mesh, Placement: placement, Objects: objects, Findings: findings}
 	p.mu.Unlock()

@@ -53,6 +53,23 @@ func (m *Mesh) serveDump(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, out)
 }
 
+// proxyClusters are the clusters that one proxy sends to, as it is configured.
+type proxyClusters struct {
+	Proxy    string          `json:"proxy"`
+	Clusters []model.Cluster `json:"clusters"`
+}
+
+// serveClusters writes where proxies send requests: their clusters and endpoints, all or those that ?proxy= names.
+func (m *Mesh) serveClusters(w http.ResponseWriter, r *http.Request) {
+	out := []proxyClusters{}
+	for _, s := range m.running(r.FormValue("proxy")) {
+		if snapshot := s.proxy.Snapshot(); snapshot != nil {
+			out = append(out, proxyClusters{Proxy: s.key, Clusters: snapshot.Clusters})
+		}
+	}
+	writeJSON(w, out)
+}
+
 // running returns the sidecars whose key begins with the prefix, by key.
 func (m *Mesh) running(prefix string) []*sidecar {
 	m.mu.Lock()

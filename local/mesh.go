@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/compile"
-	"github.com/outrider-mesh/outrider/config"
 	"github.com/outrider-mesh/outrider/control"
 	"github.com/outrider-mesh/outrider/control/source"
 	"github.com/outrider-mesh/outrider/local/prom"
@@ -51,7 +50,6 @@ type Mesh struct {
 	plan     *plan
 	sidecars map[string]*sidecar // by feed key
 	told     map[string]bool     // what is said once
-	unused   map[string]int      // objects of kinds that have no effect here
 }
 
 // Up starts the mesh that the files of o.Paths describe, and returns once everything listens. When ctx ends, exchanges
@@ -192,7 +190,6 @@ func (m *Mesh) update(ctx context.Context) (*control.Change, error) {
 	}
 	m.stats.hold(m.plane.State())
 	m.setTargets()
-	m.countUnused(files)
 	m.release(change.Removed)
 	return change, nil
 }
@@ -442,19 +439,6 @@ func (m *Mesh) setTargets() {
 	if m.prom != nil {
 		m.prom.SetTargets(m.targets())
 	}
-}
-
-// countUnused remembers which kinds of objects have no effect.
-func (m *Mesh) countUnused(files []config.File) {
-	unused := map[string]int{}
-	for i := range files {
-		for kind, n := range files[i].Unused {
-			unused[kind] += n
-		}
-	}
-	m.mu.Lock()
-	m.unused = unused
-	m.mu.Unlock()
 }
 
 // silent returns the workloads that nobody plays, sorted.

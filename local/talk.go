@@ -2,9 +2,7 @@ package local
 
 import (
 	"fmt"
-	"maps"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -34,7 +32,6 @@ func (m *Mesh) greet(c *control.Change) {
 	for _, f := range c.Findings {
 		m.say("%s\n", line(f))
 	}
-	m.sayUnused()
 	m.saySilent()
 	m.sayAnswers(c)
 	r := m.Ready()
@@ -95,7 +92,6 @@ func (m *Mesh) report(c *control.Change) {
 	for _, o := range c.Kept {
 		m.once("kept %s: its last good version stays in force\n", object(o))
 	}
-	m.sayUnused()
 	m.saySilent()
 	m.sayAnswers(c)
 	if n := len(c.Removed); n > 0 {
@@ -122,15 +118,6 @@ func (m *Mesh) saySilent() {
 	}
 	for _, w := range m.silent() {
 		m.once("warning: workload %s has no endpoint: nobody plays its application; --stand-ins lets a built-in one, --app %s=HOST:PORT says where it runs\n", w, w)
-	}
-}
-
-func (m *Mesh) sayUnused() {
-	m.mu.Lock()
-	unused := m.unused
-	m.mu.Unlock()
-	for _, kind := range slices.Sorted(maps.Keys(unused)) {
-		m.once("%s has no effect here\n", kind)
 	}
 }
 
