@@ -3,6 +3,7 @@ package compile
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -16,7 +17,7 @@ var policyBlocks = covers("loadBalancer.", "loadBalancer.simple", "loadBalancer.
 
 var policyCoverage = covers("portLevelSettings.", "portLevelSettings.port").and(policyBlocks, policyBlocks.under("portLevelSettings."))
 
-var destinationRuleCoverage = covers("host", "exportTo", "subsets.", "subsets.name", "subsets.labels", "trafficPolicy.", "subsets.trafficPolicy.").
+var destinationRuleCoverage = covers("host", "exportTo", "workloadSelector", "subsets.", "subsets.name", "subsets.labels", "trafficPolicy.", "subsets.trafficPolicy.").
 	and(policyCoverage.under("trafficPolicy."), policyCoverage.under("subsets.trafficPolicy."))
 
 // destinationRule is one DestinationRule, or several of a namespace that were merged because they have the same host.
@@ -24,6 +25,7 @@ type destinationRule struct {
 	object   *config.Object // the first
 	host     string
 	exported visibility
+	selector map[string]string // of the clients in its namespace that it is for; nil is all, of any namespace
 	policy   *networking.TrafficPolicy
 	origin   model.Origin // of policy
 	subsets  []*subset
@@ -52,7 +54,7 @@ type ruleSet struct {
 	wild  []*destinationRule // longest host first
 }
 
-// find returns the rule with the most specific host that covers host and that fits.
+// find returns the rule with the most specific host that covers host and that fits; of equal ones, one with a selector.
 func (s *ruleSet) find(host string, fits func(*destinationRule) bool) *destinationRule {
 	if s == nil {
 		return nil
@@ -79,13 +81,17 @@ func (m *Mesh) readDestinationRules(objects []*config.Object, r *report) {
 			continue
 		}
 		destinationRuleCoverage.missing(spec.ProtoReflect(), func(field string) { r.without(o, "spec."+field) })
-		if spec.WorkloadSelector != nil {
-			continue // it must not hold for workloads that it does not select; the finding says that it does nothing
-		}
 		m.addDestinationRule(o, spec, r)
 	}
 	for _, namespace := range sortedKeys(m.rules) {
-		slices.SortStableFunc(m.rules[namespace].wild, func(a, b *destinationRule) int { return cmp.Compare(len(b.host), len(a.host)) })
+		selectorFirst := func(a, b *destinationRule) int { return cmp.Compare(min(len(b.selector), 1), min(len(a.selector), 1)) }
+		set := m.rules[namespace]
+		slices.SortStableFunc(set.wild, func(a, b *destinationRule) int {
+			return cmp.Or(cmp.Compare(len(b.host), len(a.host)), selectorFirst(a, b))
+		})
+		for _, same := range set.exact {
+			slices.SortStableFunc(same, selectorFirst)
+		}
 	}
 }
 
@@ -97,19 +103,23 @@ func (m *Mesh) addDestinationRule(o *config.Object, spec *networking.Destination
 		m.rules[o.Namespace] = set
 	}
 	exported := visible(spec.ExportTo, m.config.GetDefaultDestinationRuleExportTo(), o.Namespace)
+	selector := spec.WorkloadSelector.GetMatchLabels()
+	if len(selector) > 0 {
+		exported = visibility{in: []string{o.Namespace}}
+	}
 	same := set.wild
 	if !wildcard(host) {
 		same = set.exact[host]
 	}
 	var d *destinationRule
 	for _, other := range same {
-		if other.host == host && other.exported.equal(exported) {
+		if other.host == host && other.exported.equal(exported) && maps.Equal(other.selector, selector) {
 			d = other
 			break
 		}
 	}
 	if d == nil {
-		d = &destinationRule{object: o, host: host, exported: exported}
+		d = &destinationRule{object: o, host: host, exported: exported, selector: selector}
 		if wildcard(host) {
 			set.wild = append(set.wild, d)
 		} else {
@@ -193,16 +203,17 @@ func refuses(t *networking.ClientTLSSettings) bool {
 
 // rule returns the DestinationRule that a client in namespace uses for s: its own namespace's, else the service's, else the
 // root's; the first with any match decides, and only the other namespaces' exported rules count.
-func (m *Mesh) rule(namespace string, s *service) *destinationRule {
-	if namespace != m.root {
-		if d := m.rules[namespace].find(s.Host, func(*destinationRule) bool { return true }); d != nil {
-			return d
-		}
-	} else if d := m.rules[namespace].find(s.Host, func(d *destinationRule) bool { return d.exported.private(namespace) }); d != nil {
+func (m *Mesh) rule(namespace string, labels map[string]string, s *service) *destinationRule {
+	own := func(d *destinationRule) bool {
+		return selects(d.selector, labels) && (namespace != m.root || d.exported.private(namespace))
+	}
+	if d := m.rules[namespace].find(s.Host, own); d != nil {
 		return d
 	}
 	for _, from := range []string{s.Namespace, m.root} {
-		exported := func(d *destinationRule) bool { return d.exported.includes(namespace) && !d.exported.private(from) }
+		exported := func(d *destinationRule) bool {
+			return d.exported.includes(namespace) && !d.exported.private(from) && len(d.selector) == 0
+		}
 		if d := m.rules[from].find(s.Host, exported); d != nil {
 			return d
 		}

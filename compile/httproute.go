@@ -201,7 +201,7 @@ func (m *Mesh) routeRule(o *config.Object, spec *gatewayv1.HTTPRouteRule, i int,
 		rule.base.Redirect, rule.base.Reply = nil, &model.Reply{Status: 500, Body: f.failed}
 	case rule.base.Redirect != nil:
 	case len(spec.BackendRefs) == 0:
-		rule.base.Reply = &model.Reply{Status: 500, Body: fmt.Sprintf("%s of HTTPRoute %s/%s has no backendRefs\n", name, o.Namespace, o.Name)}
+		rule.base.Reply = &model.Reply{Status: 500, Body: fmt.Sprintf("rule %s of HTTPRoute %s/%s has no backendRefs\n", name, o.Namespace, o.Name)}
 		r.warn(o, badBackend, field, "add backendRefs or a redirect", "the rule has no backendRefs; its requests are answered 500")
 	default:
 		rule.base.Route = route
@@ -213,7 +213,7 @@ func (m *Mesh) routeRule(o *config.Object, spec *gatewayv1.HTTPRouteRule, i int,
 		}
 		if sum == 0 {
 			rule.base.Route, rule.backends = nil, nil
-			rule.base.Reply = &model.Reply{Status: 500, Body: fmt.Sprintf("all backendRefs of %s of HTTPRoute %s/%s have weight 0\n", name, o.Namespace, o.Name)}
+			rule.base.Reply = &model.Reply{Status: 500, Body: fmt.Sprintf("all backendRefs of rule %s of HTTPRoute %s/%s have weight 0\n", name, o.Namespace, o.Name)}
 			r.warn(o, noWeight, field+".backendRefs", "give one of them a weight", "all backendRefs have weight 0; the rule's requests are answered 500")
 		}
 	}

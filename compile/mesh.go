@@ -50,7 +50,7 @@ type Mesh struct {
 	hostVirtuals map[string][]*virtualService // of the mesh, by exact host
 	wildVirtuals []hostVirtual                // of the mesh, longest host first
 	unknownHosts map[string]bool              // of hostVirtuals and wildVirtuals, those that no service has
-	sourceLabels []map[string]string          // distinct ones, of all VirtualServices
+	conditions   []map[string]string          // on clients' labels: sourceLabels, workloadSelector
 
 	routes        []*httpRoute // in order of precedence
 	serviceRoutes map[string][]attachedRoute
@@ -93,7 +93,7 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m.readHTTPRoutes(objects, r)
 	m.readSplits(objects, r)
 	m.readUnknownHosts(r)
-	m.readSources()
+	m.readConditions()
 	m.checkVirtuals(r)
 	m.checkRoutes(r)
 	m.checkShapers(r)

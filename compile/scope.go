@@ -90,7 +90,7 @@ func (s *scope) cluster(p *port, name string) (*cluster, *refusal) {
 	}
 	d, ok := s.rules[p.service]
 	if !ok {
-		d = s.mesh.rule(s.namespace, p.service)
+		d = s.mesh.rule(s.namespace, s.labels, p.service)
 		s.rules[p.service] = d
 	}
 	c := s.mesh.cluster(p, name, d)

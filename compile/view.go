@@ -35,10 +35,11 @@ func (m *Mesh) view(namespace string, labels map[string]string) *view {
 	return v
 }
 
-// viewKey tells apart the clients that see different routes: by namespace, and by what sourceLabels say of their labels.
+// viewKey tells apart the clients that see different routes: by namespace, and by which of the labels they have that the
+// conditions on clients ask for.
 func (m *Mesh) viewKey(namespace string, labels map[string]string) string {
 	b := []byte(namespace)
-	for _, l := range m.sourceLabels {
+	for _, l := range m.conditions {
 		if selects(l, labels) {
 			b = append(b, '/', '1')
 		} else {
@@ -48,15 +49,29 @@ func (m *Mesh) viewKey(namespace string, labels map[string]string) string {
 	return string(b)
 }
 
-// readSources collects the distinct sourceLabels of all VirtualServices.
-func (m *Mesh) readSources() {
+// readConditions collects the distinct sets of labels that objects want of clients.
+func (m *Mesh) readConditions() {
+	add := func(labels map[string]string) {
+		if len(labels) > 0 && !slices.ContainsFunc(m.conditions, func(l map[string]string) bool { return maps.Equal(l, labels) }) {
+			m.conditions = append(m.conditions, labels)
+		}
+	}
 	for _, v := range m.virtuals {
 		for _, rule := range v.rules {
 			for _, match := range rule.matches {
-				if len(match.labels) > 0 && !slices.ContainsFunc(m.sourceLabels, func(l map[string]string) bool { return maps.Equal(l, match.labels) }) {
-					m.sourceLabels = append(m.sourceLabels, match.labels)
-				}
+				add(match.labels)
 			}
+		}
+	}
+	for _, namespace := range sortedKeys(m.rules) {
+		set := m.rules[namespace]
+		for _, host := range sortedKeys(set.exact) {
+			for _, d := range set.exact[host] {
+				add(d.selector)
+			}
+		}
+		for _, d := range set.wild {
+			add(d.selector)
 		}
 	}
 }
@@ -78,7 +93,7 @@ func (m *Mesh) newView(namespace string, labels map[string]string) *view {
 				Name: svc.Host + ":" + strconv.Itoa(p.number), Domains: domains, Port: p.number, Rules: m.portRules(s, p),
 			})
 			if svc.headless {
-				if c := m.cluster(p, "", m.rule(namespace, svc)); c.refused == "" {
+				if c := m.cluster(p, "", m.rule(namespace, labels, svc)); c.refused == "" {
 					v.headless = append(v.headless, headlessPort{c, domains})
 				}
 			}
