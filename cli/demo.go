@@ -97,6 +97,7 @@ func (d *demo) run(ctx context.Context, chosen func(flag string) bool) error {
 		return err
 	}
 	defer stop()
+	d.notes.settle()
 	d.mesh, d.began = mesh, time.Now()
 	d.splits = newSplits(mesh)
 	d.load = newLoad(mesh.Ready().Proxy)
@@ -263,7 +264,7 @@ type notes struct {
 	lines []string
 }
 
-const mostNotes = 6
+const mostNotes = 2
 
 func (n *notes) Write(text []byte) (int, error) {
 	if !n.keep {
@@ -274,6 +275,13 @@ func (n *notes) Write(text []byte) (int, error) {
 	n.lines = append(n.lines, strings.Split(strings.TrimRight(string(text), "\n"), "\n")...)
 	n.lines = n.lines[max(0, len(n.lines)-mostNotes):]
 	return len(text), nil
+}
+
+// settle forgets what was said until everything listens: the drawing says it.
+func (n *notes) settle() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lines = nil
 }
 
 func (n *notes) last() []string {

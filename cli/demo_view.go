@@ -100,7 +100,7 @@ func (v *view) line() string {
 	for _, s := range v.splits {
 		var shares []string
 		for _, sh := range s.shares {
-			shares = append(shares, fmt.Sprintf("%s %s", sh.name, percent(ratio(sh.count, s.total()))))
+			shares = append(shares, fmt.Sprintf("%s %s (%s)", sh.name, percent(ratio(sh.count, s.total())), percent(s.part(sh))))
 		}
 		parts = append(parts, short(s.host)+" split "+strings.Join(shares, ", "))
 	}
@@ -132,7 +132,7 @@ func (d *demo) block(v *view) string {
 	for _, s := range v.splits {
 		heading("Split of %s (%s:%d), %d requests since it was set", short(s.host), filepath.Base(s.file), s.line, s.total())
 		table(func(w *tabwriter.Writer) {
-			fmt.Fprintf(w, "  to\tweight\tmeasured\trequests\tmust lie in (%s)\t\n", percent(confidence))
+			fmt.Fprintf(w, "  to\tweight\tmeasured\trequests\tmust lie in (%s)\n", percent(confidence))
 			for _, sh := range s.shares {
 				least, most, inside := s.bounds(sh)
 				verdict := d.screen.style(green, "ok")
@@ -167,19 +167,17 @@ func wrapped(instances []instanceView) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// invitation says what to try.
+// invitation says what to try. A drawing with it fits 24 lines.
 func (d *demo) invitation() string {
 	r := d.mesh.Ready()
 	var b strings.Builder
-	b.WriteString("\n" + d.screen.style(bold, "Try") + "\n")
-	fmt.Fprintf(&b, "  curl -x %s http://reviews:9080/\n", r.Proxy)
-	fmt.Fprintf(&b, "  curl -x %s %s\n", r.Proxy, demoTarget)
-	fmt.Fprintf(&b, "  curl '%s/api/v1/query?query=sum(rate(istio_requests_total[10s]))'\n", r.Admin)
-	fmt.Fprintf(&b, "  %s/ in a browser\n", r.Admin)
-	b.WriteString(d.screen.style(bold, "Edit") + "\n")
-	fmt.Fprintf(&b, "  %s: change a weight, save, and the split moves\n", filepath.Join(d.dir, demoEditing))
-	if told := d.notes.last(); len(told) > 0 {
-		b.WriteString(d.screen.style(bold, "Told") + "\n  " + strings.Join(told, "\n  ") + "\n")
+	b.WriteString("\n" + d.screen.style(bold, "Try") + "   curl -x " + r.Proxy + " http://reviews:9080/\n")
+	fmt.Fprintf(&b, "      curl -x %s %s\n", r.Proxy, demoTarget)
+	fmt.Fprintf(&b, "      curl '%s/api/v1/query?query=sum(rate(istio_requests_total[10s]))'\n", r.Admin)
+	fmt.Fprintf(&b, "      %s/ in a browser\n", r.Admin)
+	b.WriteString(d.screen.style(bold, "Edit") + "  " + filepath.Join(d.dir, demoEditing) + ": change a weight, save, and the split moves\n")
+	for _, told := range d.notes.last() {
+		b.WriteString("      " + told + "\n")
 	}
 	return b.String()
 }

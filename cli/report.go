@@ -90,10 +90,7 @@ func sentence(f *config.Finding) string {
 	if o := objectName(f); o != "" {
 		b.WriteString(o + ": ")
 	}
-	if f.Field != "" {
-		b.WriteString(f.Field + ": ")
-	}
-	b.WriteString(f.Message)
+	b.WriteString(f.Sentence())
 	if f.Remedy != "" {
 		b.WriteString("; " + f.Remedy)
 	}

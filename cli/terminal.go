@@ -40,8 +40,14 @@ func (s *screen) draw(text string) error {
 	if s.drawn > 0 {
 		b.WriteString("\x1b[" + strconv.Itoa(s.drawn) + "F\x1b[J") // up to the first line; clear to the end
 	}
+	if s.terminal {
+		// Lines that are too long are cut, not wrapped: the next drawing must find the first line of this one.
+		text = "\x1b[?7l" + text + "\x1b[?7h"
+	}
 	b.WriteString(text)
-	s.drawn = strings.Count(text, "\n")
+	if s.terminal {
+		s.drawn = strings.Count(text, "\n")
+	}
 	_, err := io.WriteString(s.w, b.String())
 	return err
 }
