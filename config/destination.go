@@ -19,7 +19,7 @@ func checkDestinationRule(c *checker, r *networkingv1.DestinationRule) {
 	for i, s := range r.Subsets {
 		field := item("spec.subsets", i)
 		if c.required(s.Name != "", field+".name", "name the subset") {
-			c.label(field+".name", s.Name)
+			c.subset(field+".name", s.Name)
 			c.unless(!names[s.Name], idRepeated, field+".name", "the subset "+clip(s.Name)+" is defined twice", "give each subset a name of its own")
 			names[s.Name] = true
 		}

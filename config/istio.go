@@ -32,7 +32,7 @@ func checkVirtualService(c *checker, v *networkingv1.VirtualService) {
 			c.bad(idHost, field, "the host * is not allowed for the mesh", "name gateways, or write the hosts out")
 		}
 		for j := range i {
-			if covers(h, v.Hosts[j]) {
+			if validWildcard(h) && covers(h, v.Hosts[j]) {
 				c.bad(idRepeated, field, fmt.Sprintf("%s and %s are hosts of the same rules twice", clip(v.Hosts[j]), clip(h)), "remove the narrower one")
 				break
 			}
@@ -194,12 +194,20 @@ func (c *checker) weight(field string, w int32) int64 {
 
 func (c *checker) destination(field string, d *networkingv1.Destination) {
 	if c.required(d.Host != "", field+".host", "name a service") {
-		c.host(field+".host", d.Host)
+		c.unless(d.Host != "*", idHost, field+".host", "the host * is not allowed", "name a service")
+		c.wildcardHost(field+".host", d.Host, true)
 	}
 	if d.Subset != "" {
-		c.label(field+".subset", d.Subset)
+		c.subset(field+".subset", d.Subset)
 	}
 	c.portSelector(field+".port", d.Port)
+}
+
+// subset wants a DNS label in either case.
+func (c *checker) subset(field, name string) {
+	if !validDomain(name) || len(name) > 63 || strings.ContainsAny(name, "._") {
+		c.bad(idName, field, clip(strconv.Quote(name))+" is not a valid subset name", "use at most 63 letters, digits and -, with a letter or digit at both ends")
+	}
 }
 
 func (c *checker) portSelector(field string, p *networkingv1.PortSelector) {

@@ -137,9 +137,12 @@ func (c *checker) address(field, address string) {
 	}
 }
 
-// checkConfigMap is for the mesh's own: what is within mesh is MeshConfig's to check.
+// checkConfigMap is for the mesh's own.
 func checkConfigMap(c *checker, m *corev1.ConfigMap) {
-	c.required(m.Data["mesh"] != "", "data.mesh", "write the MeshConfig under the key mesh")
+	if c.required(m.Data["mesh"] != "", "data.mesh", "write the MeshConfig under the key mesh") {
+		_, findings := c.object.MeshConfig()
+		c.findings = append(c.findings, findings...)
+	}
 }
 
 func checkPod(c *checker, p *corev1.Pod) { c.pod("spec", &p.Spec) }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -9,7 +10,8 @@ import (
 	networkingv1 "istio.io/api/networking/v1alpha3"
 )
 
-// MeshConfig reads Istio's MeshConfig from YAML or JSON text, strictly, and gives absent fields Istio's defaults.
+// MeshConfig reads Istio's MeshConfig from YAML or JSON text and gives absent fields Istio's defaults. A field that MeshConfig lacks
+// is a warning, as it has no effect in Istio either; anything else that does not fit is an error.
 // The source is where the text begins: a file's name with line 1 and column 1, or a place within a file.
 // The result is never nil; with findings of severity error it holds what could be read.
 func MeshConfig(data []byte, source Source) (*meshv1alpha1.MeshConfig, []Finding) {
@@ -27,7 +29,11 @@ func MeshConfig(data []byte, source Source) (*meshv1alpha1.MeshConfig, []Finding
 		d := &decoder{}
 		d.message(n, m.ProtoReflect())
 		for _, f := range d.misfits() {
-			w := o.Finding(f.id, Error, f.field, f.message, f.remedy)
+			severity := Error
+			if f.id == idUnknown {
+				severity = Warning
+			}
+			w := o.Finding(f.id, severity, f.field, f.message, f.remedy)
 			if n.find(f.field) == nil {
 				w.Line, w.Column = int(f.line), int(f.column)
 			}
@@ -73,7 +79,7 @@ func (o *Object) MeshConfig() (*meshv1alpha1.MeshConfig, []Finding) {
 	for i := range findings {
 		f := &findings[i]
 		f.Kind, f.Namespace, f.Name = o.Kind, o.Namespace, o.Name
-		f.Field = "data.mesh"
+		f.Field = strings.TrimSuffix("data.mesh."+f.Field, ".")
 		if data.literal {
 			f.Line += int(data.line)
 			f.Column += source.Column + 1 // block text is indented by two as a rule

@@ -150,14 +150,8 @@ func valuesBound(data []byte) int {
 type builder struct {
 	before   int
 	flaw     *flaw // the first one ends the work
-	aliases  map[*yaml.Node]*alias
+	anchors  map[*yaml.Node]*node // what each anchor stands for; nil while it is being built
 	expanded int // values that stand behind aliases so far
-}
-
-// alias is an anchored value that was used: its node and how many values it stands for.
-type alias struct {
-	node *node
-	size int
 }
 
 func (b *builder) fail(y *yaml.Node, id, message, remedy string) {
@@ -174,6 +168,13 @@ func (b *builder) build(y *yaml.Node, depth int) *node {
 	if depth > maxDepth {
 		b.fail(y, idLimit, fmt.Sprintf("values are nested deeper than the limit of %d", maxDepth), "flatten the document")
 		return n
+	}
+	if y.Anchor != "" {
+		if b.anchors == nil {
+			b.anchors = map[*yaml.Node]*node{}
+		}
+		b.anchors[y] = nil
+		defer func() { b.anchors[y] = n }()
 	}
 	switch y.Kind {
 	case yaml.ScalarNode:
@@ -195,37 +196,40 @@ func (b *builder) build(y *yaml.Node, depth int) *node {
 
 // alias returns the anchored node itself. It counts what it stands for, so that a few lines cannot blow up into millions of values.
 func (b *builder) alias(y *yaml.Node, depth int) *node {
-	a, ok := b.aliases[y.Alias]
-	if !ok {
-		if b.aliases == nil {
-			b.aliases = map[*yaml.Node]*alias{}
-		}
-		b.aliases[y.Alias] = nil // an alias within its own anchor meets this
-		former := b.expanded
-		n := b.build(y.Alias, depth)
-		a = &alias{n, count(y.Alias) + b.expanded - former}
-		b.aliases[y.Alias] = a
-	} else if a == nil {
+	n, known := b.anchors[y.Alias]
+	if !known {
+		n = b.build(y.Alias, depth) // within a merge key, which comes last
+	}
+	if n == nil {
 		b.fail(y, idLimit, "the alias *"+y.Value+" stands within its own anchor, without end", "write the value out")
 		return &node{}
 	}
-	b.expanded += a.size
-	if b.expanded > maxExpanded {
+	b.expanded += size(n, maxExpanded-b.expanded+1)
+	switch {
+	case b.expanded > maxExpanded:
 		b.fail(y, idLimit, fmt.Sprintf("the document's aliases stand for more values than the limit of %d", maxExpanded), "write the values out, or use fewer aliases of aliases")
-	}
-	if b.flaw == nil && depth+height(a.node) > maxDepth {
+	case depth+height(n) > maxDepth:
 		b.fail(y, idLimit, fmt.Sprintf("values are nested deeper than the limit of %d", maxDepth), "flatten the document")
 	}
-	return a.node
+	return n
 }
 
-// count is how many values a node of the library holds, aliases as one.
-func count(y *yaml.Node) int {
-	n := 1
-	for _, c := range y.Content {
-		n += count(c)
+// size is how many values a tree holds, each as often as aliases repeat it; counting ends at most.
+func size(n *node, most int) int {
+	total := 1
+	for _, c := range n.items {
+		if total >= most {
+			return total
+		}
+		total += size(c, most-total)
 	}
-	return n
+	for i := range n.fields {
+		if total >= most {
+			return total
+		}
+		total += size(n.fields[i].value, most-total)
+	}
+	return total
 }
 
 // height is how deep a tree goes.
