@@ -79,8 +79,14 @@ type Listener struct {
 	Port int `json:"port,omitempty"`
 	// Protocol is the port's protocol as declared; Auto where it is not.
 	Protocol Protocol `json:"protocol"`
-	// Table names the route table of HTTP requests on this listener.
+	// Table names the route table of this listener: of its requests, or, where Protocol is TCP, TLS or HTTPS, of its
+	// connections, which are matched by server name (the "*" host where there is none) and tunnelled.
 	Table string `json:"table"`
+	// TLS terminates or reads TLS here; empty is none. Where it is set, Table is unused.
+	TLS []ServerTLS `json:"tls,omitempty"`
+	// Detect is how long a client on an Auto port may stay silent before the connection is taken for opaque bytes
+	// (meshConfig.protocolDetectionTimeout); 0 is 500 ms.
+	Detect Duration `json:"detect,omitempty"`
 	// Explicit marks an HTTP proxy: clients send absolute-form targets, CONNECT, or a plain request with a Host.
 	Explicit bool `json:"explicit,omitempty"`
 	// Origin is the object that asked for the listener, where one did.
