@@ -63,6 +63,7 @@ func (s *sidecar) follow(ctx context.Context) {
 		if latest == nil {
 			continue
 		}
+		s.metrics.SetSelf(latest.Workload.Peer) // the labels of a template that was edited
 		if err := s.proxy.Apply(latest); err != nil {
 			s.feed.Nack(latest.Version, err.Error())
 			continue

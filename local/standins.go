@@ -144,6 +144,9 @@ func (t *troupe) serve(pl *player, in *place) (problems []string) {
 		}
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("%s: port %d has no application: %v", in.id(), port.Port, err))
+			if !in.Sidecar {
+				port.Listen = ""
+			}
 			continue
 		}
 		port.App = addr
