@@ -309,7 +309,7 @@ func (m *Mesh) cutGateway(p *Placement, namespace, workload string) (*model.Snap
 	s := &model.Snapshot{
 		Workload: model.Workload{Peer: g.Peer, Instance: g.Name + "-0", Labels: g.Labels},
 		Settings: m.settings,
-		Clusters: m.at(p).all(&v.view),
+		Clusters: m.at(p).view(&v.view).clusters,
 	}
 	for i, port := range g.Ports {
 		for _, l := range p.Gateways {

@@ -371,3 +371,20 @@ func objectsOf(t testing.TB, files map[string]string) []*config.Object {
 	}
 	return objects
 }
+
+// transcripts returns the content of all transcripts.
+func transcripts(tb testing.TB) []string {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		tb.Fatalf("no transcripts: %v", err)
+	}
+	var out []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		out = append(out, string(text))
+	}
+	return out
+}

@@ -14,18 +14,8 @@ type headlessPort struct {
 	domains []string
 }
 
-// instanceHosts are the virtual hosts of single instances in a view, and their clusters.
-type instanceHosts struct {
-	hosts    []model.VirtualHost
-	clusters []model.Cluster
-}
-
-// singles returns the instances of the view's headless Services by name.
-func (a *placed) singles(v *view) instanceHosts {
-	if h, ok := a.headless[v]; ok {
-		return h
-	}
-	var out instanceHosts
+// singles returns the virtual hosts of single instances in a view, and their clusters.
+func (a *placed) singles(v *view) (hosts []model.VirtualHost, clusters []model.Cluster) {
 	for _, hp := range v.headless {
 		svc := hp.port.service
 		below := func(name string) []string {
@@ -45,17 +35,16 @@ func (a *placed) singles(v *view) instanceHosts {
 			host := c.endpoint.Instance + "." + svc.Host
 			one.Name = fmt.Sprintf("outbound|%d||%s", hp.port.number, host)
 			one.Endpoints = []model.Endpoint{c.endpoint}
-			out.clusters = append(out.clusters, one)
-			out.hosts = append(out.hosts, model.VirtualHost{
+			clusters = append(clusters, one)
+			hosts = append(hosts, model.VirtualHost{
 				Name: host + ":" + strconv.Itoa(hp.port.number), Domains: below(c.endpoint.Instance), Port: hp.port.number,
 				Rules: []model.Rule{{Origin: svc.origin, Route: &model.Route{Destinations: []model.Destination{{Cluster: one.Name, Weight: 1}}}}},
 			})
 		}
-		out.hosts = append(out.hosts, model.VirtualHost{
+		hosts = append(hosts, model.VirtualHost{
 			Name: "*." + svc.Host + ":" + strconv.Itoa(hp.port.number), Domains: below("*"), Port: hp.port.number,
 			Rules: []model.Rule{{Origin: svc.origin, Reply: &model.Reply{Status: 503, Outcome: "no_healthy_endpoint", Body: svc.Host + " has no instance of that name\n"}}},
 		})
 	}
-	a.headless[v] = out
-	return out
+	return hosts, clusters
 }

@@ -3,20 +3,35 @@ package compile
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
-// placed is what a placement adds to the mesh: endpoints. It is kept while the same placement is asked for.
+// placed is what a placement adds to the mesh: endpoints. It is kept while the same placement is asked for; what the next one
+// leaves as it is, is taken over.
 type placed struct {
 	placement *Placement
+	former    *placed
 	instances map[string][]*Instance // by workload
 	endpoints map[*port][]candidate
-	clusters  map[*cluster]model.Cluster
-	views     map[*view][]model.Cluster
-	headless  map[*view]instanceHosts
+	clusters  map[*cluster]filledCluster
+	views     map[*view]*placedView
+}
+
+// filledCluster is a cluster with its endpoints, and its encoding.
+type filledCluster struct {
+	cluster model.Cluster
+	encoded []byte
+}
+
+// placedView is a view with its endpoints.
+type placedView struct {
+	table    model.Table
+	clusters []model.Cluster
+	parts    parts
 }
 
 func (m *Mesh) at(p *Placement) *placed {
@@ -25,11 +40,14 @@ func (m *Mesh) at(p *Placement) *placed {
 	}
 	at := &placed{
 		placement: p,
+		former:    m.placed,
 		instances: map[string][]*Instance{},
 		endpoints: map[*port][]candidate{},
-		clusters:  map[*cluster]model.Cluster{},
-		views:     map[*view][]model.Cluster{},
-		headless:  map[*view]instanceHosts{},
+		clusters:  map[*cluster]filledCluster{},
+		views:     map[*view]*placedView{},
+	}
+	if at.former != nil {
+		at.former.former = nil
 	}
 	for i := range p.Instances {
 		x := &p.Instances[i]
@@ -79,34 +97,63 @@ func (x *Instance) endpoint(w *workload, number int) (candidate, bool) {
 }
 
 // filled returns c with its endpoints.
-func (a *placed) filled(c *cluster) model.Cluster {
+func (a *placed) filled(c *cluster) filledCluster {
 	if f, ok := a.clusters[c]; ok {
 		return f
 	}
-	f := c.Cluster
 	all := a.candidates(c.port)
+	var endpoints []model.Endpoint
 	if len(all) > 0 {
-		f.Endpoints = make([]model.Endpoint, 0, len(all))
+		endpoints = make([]model.Endpoint, 0, len(all))
 	}
 	for i := range all {
 		if selects(c.labels, all[i].labels) {
-			f.Endpoints = append(f.Endpoints, all[i].endpoint)
+			endpoints = append(endpoints, all[i].endpoint)
 		}
 	}
+	if a.former != nil {
+		if f, ok := a.former.clusters[c]; ok && slices.Equal(f.cluster.Endpoints, endpoints) {
+			a.clusters[c] = f
+			return f
+		}
+	}
+	f := filledCluster{cluster: c.Cluster}
+	f.cluster.Endpoints = endpoints
+	f.encoded = encoded(&f.cluster)
 	a.clusters[c] = f
 	return f
 }
 
-// all returns the clusters of a view.
-func (a *placed) all(v *view) []model.Cluster {
+// view returns v with its endpoints.
+func (a *placed) view(v *view) *placedView {
 	if out, ok := a.views[v]; ok {
 		return out
 	}
-	out := make([]model.Cluster, 0, len(v.clusters)+len(v.extra))
-	for _, c := range v.clusters {
-		out = append(out, a.filled(c))
+	out := &placedView{table: v.table, clusters: make([]model.Cluster, 0, len(v.clusters)+len(v.extra))}
+	add := func(c model.Cluster, text []byte) {
+		out.clusters = append(out.clusters, c)
+		out.parts.clusters = append(out.parts.clusters, text)
 	}
-	out = append(append(out, v.extra...), a.singles(v).clusters...)
+	for _, c := range v.clusters {
+		f := a.filled(c)
+		add(f.cluster, f.encoded)
+	}
+	for i := range v.extra {
+		add(v.extra[i], encoded(&v.extra[i]))
+	}
+	if len(v.headless) > 0 {
+		hosts, clusters := a.singles(v)
+		out.table.Hosts = append(slices.Clip(out.table.Hosts), hosts...)
+		for i := range clusters {
+			add(clusters[i], encoded(&clusters[i]))
+		}
+		out.parts.table = encoded(&out.table)
+	} else {
+		if v.encoded == nil {
+			v.encoded = encoded(&v.table)
+		}
+		out.parts.table = v.encoded
+	}
 	a.views[v] = out
 	return out
 }
@@ -135,30 +182,31 @@ func newCache() cache {
 // For returns the sealed snapshot of one instance of a workload with a sidecar; instance "" is its first. p must not change
 // once it was given: who moves an instance passes another Placement. Snapshots share what they have in common.
 func (m *Mesh) For(p *Placement, namespace, workload, instance string) (*model.Snapshot, error) {
-	s, err := m.cut(p, namespace, workload, instance)
+	s, shared, err := m.cut(p, namespace, workload, instance)
 	if err != nil {
 		return nil, fmt.Errorf("cannot compile %s/%s: %w", namespace, workload, err)
 	}
-	return model.Seal(s), nil
+	return seal(s, shared), nil
 }
 
-func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.Snapshot, error) {
+// cut puts a snapshot together, and says which of its parts are encoded already.
+func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.Snapshot, parts, error) {
 	w := m.workloads[key(namespace, workload)]
 	if w == nil && namespace == "default" && workload == "local" {
 		w = m.local()
 	}
 	if w == nil {
-		return nil, errors.New("there is no such workload")
+		return nil, parts{}, errors.New("there is no such workload")
 	}
 	if !w.Sidecar {
-		return nil, errors.New("it has no sidecar (annotation outrider.dev/sidecar or sidecar.istio.io/inject)")
+		return nil, parts{}, errors.New("it has no sidecar (annotation outrider.dev/sidecar or sidecar.istio.io/inject)")
 	}
 	m.cache.Lock()
 	defer m.cache.Unlock()
 	at := m.at(p)
 	x := at.instance(namespace, workload, instance)
 	if x == nil {
-		return nil, fmt.Errorf("it has no instance %q", instance)
+		return nil, parts{}, fmt.Errorf("it has no instance %q", instance)
 	}
 	s := &model.Snapshot{
 		Workload: model.Workload{Peer: w.Peer, Instance: x.Name, Labels: w.Labels, Locality: w.Locality, Address: x.Address},
@@ -167,18 +215,13 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 	in := m.inbound(w, x)
 	if x.Outbound == "" {
 		s.Listeners, s.Tables, s.Clusters = in.listeners, in.tables, in.clusters
-		return s, nil
+		return s, parts{}, nil
 	}
-	v := m.view(namespace, w.Labels)
+	v := at.view(m.view(namespace, w.Labels))
 	s.Listeners = append([]model.Listener{{Name: outbound, Direction: model.Outbound, Address: x.Outbound, Protocol: model.HTTP, Table: outbound, Explicit: true}}, in.listeners...)
-	table := v.table
-	if len(v.headless) > 0 {
-		table.Hosts = append(table.Hosts[:len(table.Hosts):len(table.Hosts)], at.singles(v).hosts...)
-	}
-	s.Tables = append([]model.Table{table}, in.tables...)
-	shared := at.all(v)
-	s.Clusters = append(shared[:len(shared):len(shared)], in.clusters...)
-	return s, nil
+	s.Tables = append([]model.Table{v.table}, in.tables...)
+	s.Clusters = append(slices.Clip(v.clusters), in.clusters...)
+	return s, v.parts, nil
 }
 
 // instance returns the instance of that name, the first for "", nil without one.

@@ -22,6 +22,7 @@ type view struct {
 	clusters []*cluster
 	extra    []model.Cluster // of no service
 	headless []headlessPort
+	encoded  []byte // table, once asked for
 }
 
 // view returns the outbound view of a client.
