@@ -16,9 +16,9 @@ type Cluster struct {
 	// TLS is how endpoints are spoken to; nil is plain text.
 	TLS *ClientTLS `json:"tls,omitempty"`
 	// MaxStreams bounds the exchanges under way on one HTTP/2 connection (maxConcurrentStreams); 0 is what the peer allows.
-	MaxStreams uint32 `json:"maxStreams,omitempty"`
-	Endpoints      []Endpoint   `json:"endpoints,omitempty"`
-	Origin         *Origin      `json:"origin,omitempty"` // the DestinationRule that shapes it, where one does
+	MaxStreams uint32     `json:"maxStreams,omitempty"`
+	Endpoints  []Endpoint `json:"endpoints,omitempty"`
+	Origin     *Origin    `json:"origin,omitempty"` // the DestinationRule that shapes it, where one does
 }
 
 // ClusterKind says where a cluster's endpoints come from.
