@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
@@ -66,11 +67,11 @@ func fill(t *testing.T, p *Prometheus, end time.Time, n int) {
 	for i := range n {
 		at := end.Add(time.Duration(i-n+1) * time.Second).UnixMilli()
 		for _, code := range []string{"200", "503"} {
-			if _, err := a.Append(0, labels.FromStrings(labels.MetricName, "shop_requests_total", "code", code, "job", "shop"), at, float64(i*10)); err != nil {
+			if _, err := a.Append(0, labels.FromStrings(model.MetricNameLabel, "shop_requests_total", "code", code, "job", "shop"), at, float64(i*10)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := a.Append(0, labels.FromStrings(labels.MetricName, "shop_odd", "text", "a\"b<é>\n"), at, odd[i%len(odd)]); err != nil {
+		if _, err := a.Append(0, labels.FromStrings(model.MetricNameLabel, "shop_odd", "text", "a\"b<é>\n"), at, odd[i%len(odd)]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -215,7 +216,7 @@ func TestNativeHistogram(t *testing.T) {
 	p := open(t, "")
 	now := time.Now()
 	a := p.db.Appender(t.Context())
-	if _, err := a.AppendHistogram(0, labels.FromStrings(labels.MetricName, "native"), now.UnixMilli(), nil, h); err != nil {
+	if _, err := a.AppendHistogram(0, labels.FromStrings(model.MetricNameLabel, "native"), now.UnixMilli(), nil, h); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Commit(); err != nil {

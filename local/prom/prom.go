@@ -305,7 +305,7 @@ func (p *Prometheus) unscraped(ctx context.Context, since time.Time) (*scrape.Ta
 	defer func() { _ = q.Close() }() // it only read
 	b := labels.NewBuilder(labels.EmptyLabels())
 	for _, t := range p.scraper.TargetsActive()[pool] {
-		matchers := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, "up")}
+		matchers := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, "up")}
 		t.Labels(b).Range(func(l labels.Label) {
 			matchers = append(matchers, labels.MustNewMatcher(labels.MatchEqual, l.Name, l.Value))
 		})

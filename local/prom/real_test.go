@@ -198,15 +198,27 @@ func TestSameAnswers(t *testing.T) {
 	f("query_range", "query=shop_open", fmt.Sprint("start=", start.Unix()), fmt.Sprint("end=", start.Unix()+100), "step=7.5")
 	f("query_range", "query=1", "start=0", "end=11000", "step=1")
 	for _, bad := range [][]string{
-		{"query=shop_open["}, {"query="}, {}, {"query=1", "time=x"}, {"query=1", "timeout=x"},
-		{"query=shop_open + on(job) group_left shop_seconds_bucket"}, {fmt.Sprintf("time=%f", at), "query=shop_requests_total * on(job) shop_requests_total"},
-		{"query=shop_open", "timeout=0.000000001"}, {"query=nosuchfunction(1)"}, {"query=sum(1)"},
+		{"query=shop_open["},
+		{"query="},
+		{},
+		{"query=1", "time=x"},
+		{"query=1", "timeout=x"},
+		{"query=shop_open + on(job) group_left shop_seconds_bucket"},
+		{fmt.Sprintf("time=%f", at), "query=shop_requests_total * on(job) shop_requests_total"},
+		{"query=shop_open", "timeout=0.000000001"},
+		{"query=nosuchfunction(1)"},
+		{"query=sum(1)"},
 	} {
 		f("query", bad...)
 	}
 	for _, bad := range [][]string{
-		{"query=1"}, {"query=1", "start=1", "end=0", "step=1"}, {"query=1", "start=0", "end=1", "step=0"}, {"query=1", "start=0", "end=1", "step=-1"},
-		{"query=1", "start=0", "end=11001", "step=1"}, {"query=shop_open[1m]", "start=0", "end=1", "step=1"}, {"query=1", "start=a", "end=1", "step=1"},
+		{"query=1"},
+		{"query=1", "start=1", "end=0", "step=1"},
+		{"query=1", "start=0", "end=1", "step=0"},
+		{"query=1", "start=0", "end=1", "step=-1"},
+		{"query=1", "start=0", "end=11001", "step=1"},
+		{"query=shop_open[1m]", "start=0", "end=1", "step=1"},
+		{"query=1", "start=a", "end=1", "step=1"},
 		{"query=1", "start=0", "end=1", "step=1e300"},
 	} {
 		f("query_range", bad...)
