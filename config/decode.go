@@ -51,7 +51,7 @@ func (o Options) Decode(name string, data []byte) File {
 	if o.Namespace == "" {
 		o.Namespace = "default"
 	}
-	f := decoding{File: File{Path: name, namespace: o.Namespace, size: len(data)}}
+	f := decoding{File: File{Path: name, namespace: o.Namespace, size: len(data)}, again: maxAgain}
 	if !f.readable(data) {
 		return f.File
 	}
@@ -62,7 +62,9 @@ func (o Options) Decode(name string, data []byte) File {
 		f.all(values, broken, f.key(partial))
 	} else {
 		for _, d := range split(data) {
-			f.document(d)
+			if !f.hopeless() {
+				f.document(d)
+			}
 		}
 	}
 	Sort(f.Findings)
@@ -73,6 +75,16 @@ func (o Options) Decode(name string, data []byte) File {
 // decoding is the work on one file.
 type decoding struct {
 	File
+	again int // bytes that may still be parsed again
+}
+
+// hopeless says that so much is wrong that reading on would help nobody.
+func (f *decoding) hopeless() bool {
+	if len(f.Findings) < maxWrong {
+		return false
+	}
+	f.Broken = true
+	return true
 }
 
 // readable says whether the file is text at all, and of a size that can be read.
@@ -120,7 +132,7 @@ func (f *decoding) document(d document) {
 			return
 		}
 	}
-	n, broken := parseYAML(d)
+	n, broken := parseYAML(d, &f.again)
 	if broken != nil {
 		f.all(nil, broken, f.identify(d.data))
 		return
@@ -147,7 +159,7 @@ func blanked(data []byte, start int) []byte {
 // all takes the values of one text, and its flaw if it is broken, with the names of the objects that it breaks as far as they are known.
 func (f *decoding) all(values []*node, broken *flaw, keys []Key) {
 	for _, n := range values {
-		f.value(n, "", 0)
+		f.value(n, 0)
 	}
 	if broken == nil {
 		return
@@ -169,8 +181,11 @@ func (f *decoding) flawed(w *flaw, k Key) {
 	})
 }
 
-// value takes one document or one item of a List; kind is the item's where the list's type gives it.
-func (f *decoding) value(n *node, listed string, depth int) {
+// value takes one document or one item of a List.
+func (f *decoding) value(n *node, depth int) {
+	if f.hopeless() {
+		return
+	}
 	if n.shape != mapping {
 		w := &flaw{idNotObject, int(n.line), int(n.column), "the document is " + n.shape.String() + ", not an object", "write apiVersion, kind, metadata and spec"}
 		if n.shape == list {
@@ -184,7 +199,7 @@ func (f *decoding) value(n *node, listed string, depth int) {
 	if items := n.child("items"); strings.HasSuffix(kind, "List") && (items == nil || items.shape == list || items.shape == null) && depth < 4 && n.child("apiVersion") != nil {
 		if items != nil {
 			for _, item := range items.items {
-				f.value(f.typed(item, n, kind), kind, depth+1)
+				f.value(f.typed(item, n, kind), depth+1)
 			}
 		}
 		return
@@ -378,7 +393,9 @@ func (f *decoding) identify(data []byte) []Key {
 	within := false // metadata's lines
 	depth := 0      // indentation of metadata's fields
 	flush := func() {
-		keys = append(keys, f.known(k)...)
+		if version != "" && plainObjectName.MatchString(k.Name) {
+			keys = append(keys, f.known(k)...)
+		}
 		k, version, within = Key{}, "", false
 	}
 	for len(data) > 0 {
@@ -427,9 +444,10 @@ func (f *decoding) identify(data []byte) []Key {
 }
 
 var (
-	identityLine  = regexp.MustCompile(`^( *)([A-Za-z]+):(?:[ \t]+(.*))?$`)
-	flowName      = regexp.MustCompile(`[{,]\s*"?name"?\s*:\s*([^,}\s]+)`)
-	flowNamespace = regexp.MustCompile(`[{,]\s*"?namespace"?\s*:\s*([^,}\s]+)`)
+	plainObjectName = regexp.MustCompile(`^[a-z0-9][-a-z0-9.]*$`)
+	identityLine    = regexp.MustCompile(`^( *)([A-Za-z]+):(?:[ \t]+(.*))?$`)
+	flowName        = regexp.MustCompile(`[{,]\s*"?name"?\s*:\s*([^,}\s]+)`)
+	flowNamespace   = regexp.MustCompile(`[{,]\s*"?namespace"?\s*:\s*([^,}\s]+)`)
 )
 
 // unquote strips comment, space and quotes off a value.

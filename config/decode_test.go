@@ -183,7 +183,7 @@ func TestScalarsAgree(t *testing.T) {
 		if err != nil {
 			t.Fatal(plain, err)
 		}
-		n, flaw := parseYAML(document{data: text})
+		n, flaw := parseYAML(document{data: text}, new(int))
 		if flaw != nil {
 			t.Fatal(plain, flaw)
 		}
@@ -252,6 +252,10 @@ func TestManyFindings(t *testing.T) {
 	f = Decode("a.yaml", []byte(strings.Repeat("apiVersion: v1\nkind: Servce\nmetadata: {name: a}\n---\n", 1000)))
 	if len(f.Findings) != maxPerFile+1 || !strings.Contains(f.Findings[maxPerFile].Message, "800 more") {
 		t.Errorf("got %d findings of one file, %v", len(f.Findings), f.Findings[len(f.Findings)-1])
+	}
+	f = Decode("a.yaml", []byte(strings.Repeat("a: [\n---\n", 100_000)))
+	if len(f.Findings) != maxPerFile+1 || !f.Broken {
+		t.Errorf("got %d findings of a hopeless file, broken %v", len(f.Findings), f.Broken)
 	}
 }
 

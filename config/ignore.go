@@ -64,11 +64,12 @@ func (f *decoding) ignores(data []byte) {
 func extent(rows []string, i int, alone bool) (from, to int) {
 	start := i
 	if alone {
-		for start++; start < len(rows) && (filler(rows[start]) || marker([]byte(rows[start]))); start++ {
+		head := first(rows, i) // before a file's first --- a comment is for the document behind it
+		for start++; start < len(rows) && (filler(rows[start]) || head && marker([]byte(rows[start]))); start++ {
 		}
 	}
-	if start >= len(rows) {
-		return len(rows), len(rows)
+	if start >= len(rows) || marker([]byte(rows[start])) {
+		return i + 1, i + 1
 	}
 	indent, item := indentation(rows[start])
 	end := start + 1

@@ -10,4 +10,6 @@ const (
 	maxExpanded = 200_000  // values that the aliases of one document may stand for, together
 	maxFindings = 20       // findings of one object; one more says how many were left out
 	maxPerFile  = 200      // findings of one file; likewise
+	maxWrong    = 2000     // findings of one file at which reading it ends: it is then Broken
+	maxAgain    = 2 << 20  // bytes of one file that are parsed again to find the lines of its syntax errors
 )

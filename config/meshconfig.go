@@ -62,7 +62,8 @@ func parseText(data []byte) (*node, *flaw) {
 	case 0:
 		return nil, nil
 	case 1:
-		return parseYAML(documents[0])
+		again := maxAgain
+		return parseYAML(documents[0], &again)
 	}
 	return nil, &flaw{idSyntax, documents[1].before + 1, 1, "there is more than one document", "keep one"}
 }

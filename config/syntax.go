@@ -11,8 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// yamlFlaw turns the YAML library's error into a flaw with line, column, and what to do.
-func yamlFlaw(d document, err error) *flaw {
+// yamlFlaw turns the YAML library's error into a flaw with line, column, and what to do. The budget is how many bytes may be parsed again for it.
+func yamlFlaw(d document, err error, budget *int) *flaw {
 	cause := strings.TrimPrefix(err.Error(), "yaml: ")
 	reported := 1
 	if m := reportedLine.FindStringSubmatch(cause); m != nil {
@@ -32,7 +32,7 @@ func yamlFlaw(d document, err error) *flaw {
 		}
 		return f
 	}
-	row := breaks(d.data, rows, reported-1)
+	row := breaks(d.data, rows, reported-1, budget)
 	f.line = d.before + row + 1
 	line := bytes.TrimRight(rows[row], "\r")
 	indent := len(line) - len(bytes.TrimLeft(line, " \t"))
@@ -72,32 +72,31 @@ func conflict(rows [][]byte) int {
 
 // breaks returns the row that breaks the document. The library names the line where the enclosing value began, often far above;
 // the row after the longest readable beginning is where the eye finds the error.
-func breaks(data []byte, rows [][]byte, reported int) int {
+func breaks(data []byte, rows [][]byte, reported int, budget *int) int {
 	reported = min(max(reported, 0), len(rows)-1)
-	budget := 1 << 20 // bytes to parse again: about a tenth of a second
 	ends := make([]int, len(rows)+1)
 	for i, r := range rows {
 		ends[i+1] = min(ends[i]+len(r)+1, len(data))
 	}
 	readable := func(n int) bool {
-		budget -= ends[n] + 1
+		*budget -= ends[n] + 1
 		return parseOne(data[:ends[n]], &yaml.Node{}) == nil
 	}
 	// Readable beginnings end where the break is, except that one which stops within a quoted or bracketed value is not readable either.
 	low, high := 0, len(rows)
-	for low+1 < high && budget > 0 {
+	for low+1 < high && *budget > 0 {
 		if middle := (low + high) / 2; readable(middle) {
 			low = middle
 		} else {
 			high = middle
 		}
 	}
-	for longer := low + 1; longer <= min(low+40, len(rows)) && budget > 0; longer++ {
+	for longer := low + 1; longer <= min(low+40, len(rows)) && *budget > 0; longer++ {
 		if readable(longer) {
 			low = longer
 		}
 	}
-	if budget <= 0 {
+	if *budget <= 0 {
 		return reported
 	}
 	for row := low; row < len(rows); row++ {

@@ -80,7 +80,7 @@ func blank(data []byte) bool {
 }
 
 // parseYAML reads one document. A nil node without a flaw is an empty document.
-func parseYAML(d document) (*node, *flaw) {
+func parseYAML(d document, budget *int) (*node, *flaw) {
 	if len(d.data) > maxDocument {
 		return nil, &flaw{idLimit, d.before + 1, 1, fmt.Sprintf("the document has %d bytes, more than the limit of %d", len(d.data), maxDocument), "split it into several documents with ---"}
 	}
@@ -89,7 +89,7 @@ func parseYAML(d document) (*node, *flaw) {
 	}
 	var root yaml.Node
 	if err := parseOne(d.data, &root); err != nil {
-		return nil, yamlFlaw(d, err)
+		return nil, yamlFlaw(d, err, budget)
 	}
 	if len(root.Content) == 0 {
 		return nil, nil
@@ -149,9 +149,9 @@ func valuesBound(data []byte) int {
 // builder turns the library's nodes into ours: plain values resolved, aliases and merge keys followed, everything counted.
 type builder struct {
 	before   int
-	flaw     *flaw // the first one ends the work
+	flaw     *flaw                // the first one ends the work
 	anchors  map[*yaml.Node]*node // what each anchor stands for; nil while it is being built
-	expanded int // values that stand behind aliases so far
+	expanded int                  // values that stand behind aliases so far
 }
 
 func (b *builder) fail(y *yaml.Node, id, message, remedy string) {
