@@ -291,11 +291,13 @@ func TestUpstream(t *testing.T) {
 	u.Record(200)
 	u.Record(200)
 	u.Record(0)
+	m.Upstream(model.Service{Name: "PassthroughCluster"}, 0, "", "").Record(502)
 	if u != m.Upstream(reviewsService, 9080, "v2", "127.1.0.4:9080") {
 		t.Error("two handles for one endpoint")
 	}
 	const want = `# HELP outrider_upstream_requests_total Attempts that an endpoint was sent, by its answer's status; 0 where none came.
 # TYPE outrider_upstream_requests_total counter
+outrider_upstream_requests_total{destination_service="PassthroughCluster",endpoint="",port="",response_code="502",subset=""} 1
 outrider_upstream_requests_total{destination_service="reviews.prod.svc.cluster.local",endpoint="127.1.0.4:9080",port="9080",response_code="0",subset="v2"} 1
 outrider_upstream_requests_total{destination_service="reviews.prod.svc.cluster.local",endpoint="127.1.0.4:9080",port="9080",response_code="200",subset="v2"} 2
 `
@@ -305,15 +307,15 @@ outrider_upstream_requests_total{destination_service="reviews.prod.svc.cluster.l
 	m.ReleaseUpstream(u)
 	m.ReleaseUpstream(u)
 	c.move(5*time.Minute - 1)
-	if gather(t, m, "outrider_upstream_requests_total") == nil {
+	if len(gather(t, m, "outrider_upstream_requests_total").Metric) != 3 {
 		t.Error("the series of a released endpoint are gone at once")
 	}
 	c.move(1)
-	if gather(t, m, "outrider_upstream_requests_total") != nil {
-		t.Error("the series of a released endpoint stay")
+	if n := len(gather(t, m, "outrider_upstream_requests_total").Metric); n != 1 {
+		t.Errorf("%d series: those of a released endpoint stay", n)
 	}
 	u.Record(503)
-	if gather(t, m, "outrider_upstream_requests_total") != nil {
+	if len(gather(t, m, "outrider_upstream_requests_total").Metric) != 1 {
 		t.Error("a late attempt brought the endpoint back")
 	}
 }

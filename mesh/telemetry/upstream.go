@@ -35,7 +35,10 @@ type Upstream struct {
 // Upstream returns the handle of an endpoint ("host:port") of a service's port and subset. Whoever calls it must call
 // ReleaseUpstream when done; equal arguments share one handle.
 func (m *Metrics) Upstream(service model.Service, port int, subset, endpoint string) *Upstream {
-	l := upstreamLabels{or(service.Host, or(service.Name, unknown)), strconv.Itoa(port), subset, endpoint}
+	l := upstreamLabels{or(service.Host, or(service.Name, unknown)), "", subset, endpoint}
+	if port != 0 { // passed through: whatever port the request names
+		l.port = strconv.Itoa(port)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sweep()
