@@ -60,7 +60,7 @@ func (f *decoding) ignores(data []byte) {
 	}
 }
 
-// extent returns the lines, counted from 1, that the comment in row i is for.
+// extent returns the lines, counted from 1, that the comment in row i is for; to is below from where there are none.
 func extent(rows []string, i int, alone bool) (from, to int) {
 	start := i
 	if alone {
@@ -69,7 +69,7 @@ func extent(rows []string, i int, alone bool) (from, to int) {
 		}
 	}
 	if start >= len(rows) || marker([]byte(rows[start])) {
-		return i + 1, i + 1
+		return i + 1, i // no line
 	}
 	indent, item := indentation(rows[start])
 	end := start + 1
