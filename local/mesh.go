@@ -314,20 +314,23 @@ func (m *Mesh) replace(refused []control.Refusal) bool {
 	return moved
 }
 
-// release ends what the mesh has no place for any more, while the rest runs on.
+// release ends what the mesh has no place for any more, while the rest runs on: sidecars first, since exchanges under way
+// may still need a new connection to the application.
 func (m *Mesh) release(keys []string) {
-	drain := m.drainTime()
+	within := m.drainTime()
+	var drained sync.WaitGroup
 	for _, key := range keys {
 		m.mu.Lock()
 		s := m.sidecars[key]
 		delete(m.sidecars, key)
 		m.mu.Unlock()
 		if s != nil {
-			m.ending.Go(func() { m.drain(s, drain) })
+			drained.Go(func() { _ = m.drain(s, within) }) // which logs what it had to cut off
 		}
 	}
 	m.ending.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), drain)
+		drained.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), within)
 		defer cancel()
 		m.troupe.release(ctx)
 	})
