@@ -1,10 +1,14 @@
 package proxy
 
 import (
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/outrider-mesh/outrider/mesh/admin"
 )
 
 // seed returns the seed of one connection's random numbers.
@@ -33,6 +37,25 @@ func (p *Proxy) Ready() error {
 		return errNoSnapshot
 	}
 	return nil
+}
+
+// Clusters tells the state of every endpoint of the snapshot in force, by cluster name.
+func (p *Proxy) Clusters() []admin.ClusterStatus {
+	current := p.upstream.Current()
+	all := make([]admin.ClusterStatus, 0, len(current))
+	for _, name := range slices.Sorted(maps.Keys(current)) {
+		c := current[name]
+		s := admin.ClusterStatus{Name: name, Policy: c.Spec.LoadBalancer.Policy, Endpoints: make([]admin.EndpointStatus, len(c.Members))}
+		for i := range c.Members {
+			m := &c.Members[i]
+			e := admin.EndpointStatus{Address: m.Address(), Instance: m.Spec.Instance, Weight: m.Spec.Weight, Locality: m.Spec.Locality, Active: m.Host.Active.Load()}
+			e.Busy, e.Idle = m.Connections()
+			e.Opened, e.Failed = m.Opened()
+			s.Endpoints[i] = e
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
 var (

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/admin"
 	"github.com/outrider-mesh/outrider/mesh/feed"
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
@@ -77,17 +77,21 @@ func serve(ctx context.Context, o options, errs io.Writer) int {
 	}
 	<-source.C()
 	source.Ack(s.Version)
-	admin, err := serveAdmin(o.admin, p, metrics)
+	debug, err := serveAdmin(o.admin, p, metrics, log)
 	if err != nil {
 		return fail(errs, err, exitUsage)
 	}
-	defer admin.close()
+	defer func() {
+		end, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = debug.Close(end)
+	}()
 	if o.ready != "" {
-		if err := writeReady(o.ready, p, admin.address()); err != nil {
+		if err := writeReady(o.ready, p, debug.Address()); err != nil {
 			return fail(errs, err, exitUsage)
 		}
 	}
-	log.Info("ready", "workload", s.Workload.Namespace+"/"+s.Workload.Name, "admin", admin.address())
+	log.Info("ready", "workload", s.Workload.Namespace+"/"+s.Workload.Name, "admin", debug.Address())
 	follow(ctx, source, p)
 	return drain(p, errs)
 }
@@ -125,37 +129,20 @@ func drain(p *proxy.Proxy, errs io.Writer) int {
 	return exitOK
 }
 
-// adminServer is the debug surface and who serves it.
-type adminServer struct {
-	socket net.Listener
-	server *http.Server
-	done   chan struct{}
-}
-
-func serveAdmin(address string, p *proxy.Proxy, m *telemetry.Metrics) (*adminServer, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen for --admin: %w", err)
-	}
+// serveAdmin serves what the sidecar tells about itself. The address is the operator's choice, loopback by default, so
+// the dumps and the profiler are there too.
+func serveAdmin(address string, p *proxy.Proxy, m *telemetry.Metrics, log *slog.Logger) (*admin.Server, error) {
 	mux := http.NewServeMux()
-	mux.Handle("/stats/prometheus", m.Handler())
+	mux.Handle("/", admin.New(admin.Options{Metrics: m, Ready: p.Ready, Snapshot: p.Snapshot, Clusters: p.Clusters, Log: log}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	a := &adminServer{socket: l, done: make(chan struct{}), server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
-	go func() { // close waits for it
-		defer close(a.done)
-		_ = a.server.Serve(l)
-	}()
-	return a, nil
-}
-
-func (a *adminServer) address() string { return a.socket.Addr().String() }
-
-func (a *adminServer) close() {
-	_ = a.server.Close()
-	<-a.done
+	s, err := admin.Listen(address, mux, log)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve --admin: %w", err)
+	}
+	return s, nil
 }
 
 // ready is the ready file: one workload's row of what `outrider up` writes.
