@@ -176,7 +176,7 @@ func istioServers(o *config.Object, spec *networking.Gateway, r *report) []*serv
 		field := element("spec.servers", i)
 		s := &server{object: o, field: field, gateway: key(o.Namespace, o.Name), name: cmp.Or(sp.Name, sp.Port.GetName()), port: int(sp.Port.GetNumber())}
 		switch protocol := strings.ToUpper(sp.Port.GetProtocol()); {
-		case protocol == "HTTP" && sp.Tls == nil, protocol == "HTTP" && sp.Tls.HttpsRedirect:
+		case protocol == "HTTP": // of tls, only httpsRedirect means something here
 			s.redirect = sp.Tls.GetHttpsRedirect()
 		case protocol == "HTTP2" && (sp.Tls == nil || sp.Tls.HttpsRedirect):
 			s.redirect = sp.Tls.GetHttpsRedirect()

@@ -300,8 +300,10 @@ func (h *httpRoute) destination(s *scope, b *backendRef, granted func(from, name
 	var c *cluster
 	status, f := 500, b.invalid
 	if f == nil && granted != nil && b.namespace != h.object.Namespace && !granted(h.object.Namespace, b.namespace, b.name) {
-		f = &refusal{notGranted, "", fmt.Sprintf("backendRef %s/%s is in another namespace, and no ReferenceGrant there allows it", b.namespace, b.name),
-			"add a ReferenceGrant from HTTPRoute of namespace " + h.object.Namespace + " to Service in namespace " + b.namespace}
+		f = &refusal{
+			notGranted, "", fmt.Sprintf("backendRef %s/%s is in another namespace, and no ReferenceGrant there allows it", b.namespace, b.name),
+			"add a ReferenceGrant from HTTPRoute of namespace " + h.object.Namespace + " to Service in namespace " + b.namespace,
+		}
 	}
 	if f == nil {
 		if svc := s.mesh.services.find(b.host, s.namespace); svc == nil || svc.entry {

@@ -95,8 +95,10 @@ func (s *scope) cluster(p *port, name string) (*cluster, *refusal) {
 	}
 	c := s.mesh.cluster(p, name, d)
 	if c == nil {
-		return nil, &refusal{unknownSubset, "subset", fmt.Sprintf("no DestinationRule that namespace %s uses for %s defines subset %q", s.namespace, p.service.Host, name),
-			"add the subset to the service's DestinationRule, or correct its name"}
+		return nil, &refusal{
+			unknownSubset, "subset", fmt.Sprintf("no DestinationRule that namespace %s uses for %s defines subset %q", s.namespace, p.service.Host, name),
+			"add the subset to the service's DestinationRule, or correct its name",
+		}
 	}
 	if c.refused != "" {
 		return nil, &refusal{tlsRefused, "", c.refused, "set mode DISABLE if plaintext is right"}
