@@ -36,14 +36,14 @@ func (x *exchange) startPump() {
 
 // run sends the body. When the client fails it ends the exchange's wait for the upstream.
 func (p *pump) run() {
-	defer close(p.finished)
 	if p.length > 0 {
 		p.sent = p.measured(p.length)
 	} else {
 		p.sent = p.chunked()
 	}
+	close(p.finished)
 	if p.outcome != passed {
-		p.up.Interrupt()
+		p.up.Interrupt() // after finished: who wakes up by it looks there for the reason
 	}
 }
 
@@ -115,15 +115,16 @@ func (p *pump) measured(n int64) bool {
 			return false
 		}
 		here := int(min(n, int64(c.in.Len())))
-		if int64(here) == n {
-			p.taken.Store(true)
-		}
-		if p.up.Write(c.in.Bytes()[:here]) != nil {
-			return false // the answer, if there is one, is relayed all the same
-		}
+		piece := c.in.Bytes()[:here]
+		// Skipped before it is written: whether or not the upstream takes it, it must never be read as the next request.
 		c.in.Skip(here)
 		p.bytes += int64(here)
-		n -= int64(here)
+		if n -= int64(here); n == 0 {
+			p.taken.Store(true)
+		}
+		if p.up.Write(piece) != nil {
+			return false // the answer, if there is one, is relayed all the same
+		}
 	}
 	c.consumed()
 	return true
