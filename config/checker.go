@@ -207,12 +207,15 @@ func (c *checker) wildcardHost(field, host string, address bool) {
 	}
 }
 
-// validWildcard says whether a host is a DNS name, "*", or "*." before a name.
+// validWildcard says whether a host is a DNS name whose first label may be, or begin with, a "*", as Istio has it.
 func validWildcard(host string) bool {
 	if host == "*" {
 		return true
 	}
-	return validDomain(strings.TrimPrefix(host, "*."))
+	if rest, wild := strings.CutPrefix(host, "*"); wild {
+		host = strings.TrimPrefix(strings.TrimPrefix(rest, "-"), ".")
+	}
+	return validDomain(host)
 }
 
 // validDomain says whether s is a DNS name as Istio sees it: labels of letters, digits, - and _, in either case.

@@ -195,8 +195,13 @@ func (f *decoding) value(n *node, depth int) {
 		f.flawed(w, Key{})
 		return
 	}
-	kind := n.scalar("kind")
-	if items := n.child("items"); strings.HasSuffix(kind, "List") && (items == nil || items.shape == list || items.shape == null) && depth < 4 && n.child("apiVersion") != nil {
+	kind, items := n.scalar("kind"), n.child("items")
+	if kind == "List" || strings.HasSuffix(kind, "List") && items != nil && items.shape == list {
+		if items != nil && items.shape != list && items.shape != null || depth > 3 {
+			f.Broken = true
+			f.flawed(&flaw{idType, int(items.line), int(items.column), "the items of a List must be a list of objects", "begin each item with a dash"}, Key{})
+			return
+		}
 		if items != nil {
 			for _, item := range items.items {
 				f.value(f.typed(item, n, kind), depth+1)
@@ -216,9 +221,8 @@ func (f *decoding) typed(item, of *node, kind string) *node {
 	whole.fields = append([]field{
 		{"kind", item.line, item.column, &node{shape: text, value: strings.TrimSuffix(kind, "List"), line: item.line, column: item.column}},
 	}, item.fields...)
-	if item.child("apiVersion") == nil {
-		v := *of.field("apiVersion")
-		whole.fields = append(whole.fields, v)
+	if v := of.field("apiVersion"); v != nil && item.child("apiVersion") == nil {
+		whole.fields = append(whole.fields, *v)
 	}
 	return &whole
 }

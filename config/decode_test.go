@@ -3,6 +3,8 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
@@ -259,6 +261,38 @@ func TestManyFindings(t *testing.T) {
 	}
 }
 
+func TestLists(t *testing.T) {
+	f := func(text string, objects, unused int, finding string) {
+		t.Helper()
+		got := Decode("a.yaml", []byte(text))
+		n := 0
+		for _, c := range got.Unused {
+			n += c
+		}
+		if len(got.Objects) != objects || n != unused {
+			t.Errorf("%s: got %d objects and %d unused, want %d and %d, %v", text, len(got.Objects), n, objects, unused, got.Findings)
+		}
+		if finding == "" && len(got.Findings) > 0 || finding != "" && (len(got.Findings) == 0 || got.Findings[0].String() != finding) {
+			t.Errorf("%s: got %v, want %s", text, got.Findings, finding)
+		}
+	}
+	const item = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: a}}"
+	f("{apiVersion: v1, kind: List, items: ["+item+"]}", 1, 0, "")
+	f("{kind: List, items: ["+item+"]}", 1, 0, "")
+	f("{apiVersion: v1, kind: List}", 0, 0, "")
+	f("{apiVersion: v1, kind: List, items: null}", 0, 0, "")
+	f("{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: List, items: ["+item+"]}]}", 1, 0, "")
+	f("{apiVersion: v1, kind: ServiceAccountList, items: [{metadata: {name: a}}]}", 1, 0, "")
+	f("{apiVersion: example.com/v1, kind: AllowList, metadata: {name: a}}", 0, 1, "")
+	f("{apiVersion: v1, kind: List, items: {a: b}}", 0, 0, "a.yaml:1:37: the items of a List must be a list of objects; begin each item with a dash")
+	f("{apiVersion: v1, kind: List, items: [1]}", 0, 0, "a.yaml:1:38: the document is a number, not an object; write apiVersion, kind, metadata and spec")
+	f(item+"\n"+item, 0, 0, "a.yaml:2:1: a second document begins without --- on a line of its own; put --- on a line between two documents")
+	f(`{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}} {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "b"}}`, 2, 0, "")
+	f("---\n"+item+"\n--- "+item+"\n... # end\n", 2, 0, "")
+	f("\ufeff# only a comment\n", 0, 0, "")
+	f("a: 1\r--- \rb: 2\r", 0, 0, "a.yaml:2:1: a second document begins without --- on a line of its own; put --- on a line between two documents")
+}
+
 func TestNamespace(t *testing.T) {
 	text := []byte("apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ServiceAccount, metadata: {name: a}}\n- {apiVersion: v1, kind: Namespace, metadata: {name: b, namespace: c}}\n- {apiVersion: v1, kind: ServiceAccount, metadata: {name: d, namespace: e}}\n")
 	f := Options{Namespace: "shop"}.Decode("a.yaml", text)
@@ -326,6 +360,19 @@ func FuzzDecode(f *testing.F) {
 	for _, s := range []string{"", "a: b", "---\n---\n", "{", "a: &a [*a]", "<<: {a: b}", "\t", "- - -", "? a", "kind: List\napiVersion: v1\nitems:\n- x", "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n# outrider:ignore OR1234 x\n", "a: {{ b }}", "%YAML 1.1\n---\na: !!binary x"} {
 		f.Add(s, false)
 		f.Add(s, true)
+	}
+	paths, err := filepath.Glob("testdata/*/*.*")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, path := range paths {
+		if !strings.HasSuffix(path, ".golden") {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(string(text), strings.HasSuffix(path, ".json"))
+		}
 	}
 	f.Fuzz(func(t *testing.T, text string, isJSON bool) {
 		name := "a.yaml"

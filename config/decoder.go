@@ -39,8 +39,10 @@ const (
 )
 
 // enter and leave keep the path. Steps are pushed rather than text built, because nearly every value is fine.
-func (d *decoder) enter(name string)       { d.path = append(d.path, step{name: name}) }
-func (d *decoder) enterKey(name string)    { d.path = append(d.path, step{name: name, kind: stepKey}) }
+func (d *decoder) enter(name string) { d.path = append(d.path, step{name: name}) }
+
+func (d *decoder) enterKey(name string) { d.path = append(d.path, step{name: name, kind: stepKey}) }
+
 func (d *decoder) enterIndex(i int)        { d.path = append(d.path, step{index: i, kind: stepIndex}) }
 func (d *decoder) leave()                  { d.path = d.path[:len(d.path)-1] }
 func (d *decoder) full() bool              { return len(d.flaws) > maxFindings }

@@ -74,7 +74,6 @@ func (c *checker) loadBalancer(field string, l *networkingv1.LoadBalancerSetting
 	c.locality(field+".localityLbSetting", l.LocalityLbSetting)
 	c.exclusive(field, "localityLbSetting", "zoneAwareLbSetting")
 	c.exclusive(field, "warmupDurationSecs", "warmup")
-	//nolint:staticcheck // deprecated, and still written
 	c.duration(field+".warmupDurationSecs", l.GetWarmupDurationSecs())
 	warm := c.object.Has(field+".warmup") || c.object.Has(field+".warmupDurationSecs")
 	if warm && l.GetSimple() != networkingv1.LoadBalancerSettings_ROUND_ROBIN && l.GetSimple() != networkingv1.LoadBalancerSettings_LEAST_REQUEST && l.LbPolicy != nil {
@@ -115,7 +114,7 @@ func (c *checker) consistentHash(field string, h *networkingv1.LoadBalancerSetti
 		}
 	}
 	const most = 8 << 20 // Envoy's limit
-	//nolint:staticcheck // deprecated, and still written
+	//lint:ignore SA1019 the field is deprecated, and still written
 	if n := max(h.GetMinimumRingSize(), h.GetRingHash().GetMinimumRingSize()); n > most {
 		at := field + ".ringHash.minimumRingSize"
 		if !c.object.Has(at) {

@@ -89,7 +89,7 @@ func (c *checker) httpRoute(field string, r *networkingv1.HTTPRoute, delegate bo
 		c.destination(field+".mirror", r.Mirror)
 	}
 	c.percent(field+".mirrorPercentage", r.MirrorPercentage)
-	//nolint:staticcheck // deprecated, and still written
+	//lint:ignore SA1019 the field is deprecated, and still written
 	if p := r.GetMirrorPercent(); p != nil {
 		within(c, field+".mirrorPercent", p.Value, 0, 100)
 	}
@@ -315,7 +315,7 @@ func (c *checker) fault(field string, f *networkingv1.HTTPFaultInjection) {
 	if d := f.Delay; d != nil {
 		field := field + ".delay"
 		c.percent(field+".percentage", d.Percentage)
-		//nolint:staticcheck // deprecated, and still written
+		//lint:ignore SA1019 the field is deprecated, and still written
 		within(c, field+".percent", d.Percent, 0, 100)
 		switch t := d.HttpDelayType.(type) {
 		case *networkingv1.HTTPFaultInjection_Delay_FixedDelay:

@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"errors"
 	"regexp"
 	"strconv"
 	"strings"
@@ -21,8 +20,8 @@ func yamlFlaw(d document, err error, budget *int) *flaw {
 	}
 	rows := bytes.Split(d.data, []byte("\n"))
 	f := &flaw{id: idSyntax, line: d.before + reported, column: 1}
-	if errors.Is(err, errSecond) {
-		f.message, f.remedy = cause, "end the line before --- with a line feed"
+	if second, ok := err.(secondError); ok {
+		f.line, f.message, f.remedy = d.before+int(second), cause, "put --- on a line between two documents"
 		return f
 	}
 	if m := unknownAnchor.FindStringSubmatch(cause); m != nil {

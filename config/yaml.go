@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -120,14 +119,24 @@ func parseOne(data []byte, root *yaml.Node) (err error) {
 		return err
 	}
 	// Exotic line breaks (a lone carriage return, U+2028) can hide a marker from split; nothing behind one may get lost.
-	if err := d.Decode(&yaml.Node{}); err != io.EOF {
-		return errSecond
+	var second yaml.Node
+	if err := d.Decode(&second); err != io.EOF {
+		line := second.Line
+		if err != nil {
+			if m := reportedLine.FindStringSubmatch(strings.TrimPrefix(err.Error(), "yaml: ")); m != nil {
+				line, _ = strconv.Atoi(m[1])
+				line++ // the library names the line before
+			}
+		}
+		return secondError(max(line, 1))
 	}
 	return nil
 }
 
-// errSecond says that a text holds two documents where split saw one.
-var errSecond = errors.New("a document separator does not follow an ordinary line end")
+// secondError says that a text holds two documents where split saw one, and the line of the second if it is known, else 1.
+type secondError int
+
+func (secondError) Error() string { return "a second document begins without --- on a line of its own" }
 
 // valuesBound is an upper bound of how many lines and flow items a document has, which bounds the library's memory.
 func valuesBound(data []byte) int {
