@@ -38,7 +38,8 @@ func balancer(s *networking.LoadBalancerSettings) model.LoadBalancer {
 }
 
 func hashing(h *networking.LoadBalancerSettings_ConsistentHashLB) model.LoadBalancer {
-	lb := model.LoadBalancer{Policy: model.RingHash, TableSize: min(h.GetMinimumRingSize(), maxRing), Hash: hashKey(h)} //nolint:staticcheck // deprecated, and in use
+	//lint:ignore SA1019 deprecated, and in use
+	lb := model.LoadBalancer{Policy: model.RingHash, TableSize: min(h.GetMinimumRingSize(), maxRing), Hash: hashKey(h)}
 	switch a := h.GetHashAlgorithm().(type) {
 	case *networking.LoadBalancerSettings_ConsistentHashLB_RingHash_:
 		if n := a.RingHash.GetMinimumRingSize(); n != 0 {

@@ -3,6 +3,8 @@ package compile
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -225,4 +227,39 @@ func FuzzCompile(f *testing.F) {
 		}
 		m.Services()
 	})
+}
+
+// TestExamples compiles the examples that the binary carries: nothing in them may be wrong or without effect.
+func TestExamples(t *testing.T) {
+	for _, dir := range []string{"bookinfo", "canary", "helloworld", "storefront"} {
+		paths, err := filepath.Glob("../examples/" + dir + "/*.yaml")
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("%s: no files: %v", dir, err)
+		}
+		var objects []*config.Object
+		for _, path := range paths {
+			if strings.Contains(path, "virtual-service-") {
+				continue // alternatives for one host
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			objects = append(objects, config.Decode(path, text).Objects...)
+		}
+		m, findings := New(objects, Options{})
+		for _, f := range findings {
+			t.Errorf("%s", f)
+		}
+		p := place(m)
+		for _, w := range append(m.Templates(), m.Local()) {
+			s, err := m.For(p, w.Namespace, w.Name, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Validate(); err != nil {
+				t.Errorf("%s/%s: %v", w.Namespace, w.Name, err)
+			}
+		}
+	}
 }

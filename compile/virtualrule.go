@@ -263,7 +263,8 @@ func corsPolicy(o *config.Object, field string, c *networking.CorsPolicy, r *rep
 		}
 	}
 	if len(c.AllowOrigins) == 0 {
-		for _, s := range c.AllowOrigin { //nolint:staticcheck // deprecated, and in use
+		//lint:ignore SA1019 deprecated, and in use
+		for _, s := range c.AllowOrigin {
 			out.AllowOrigins = append(out.AllowOrigins, model.StringMatch{Kind: model.Exact, Value: s})
 		}
 	}
