@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+)
+
+// output is a log that a test reads while the program writes it.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// write puts a snapshot that answers every host with status into file.
+func write(t *testing.T, file string, status int) {
+	t.Helper()
+	b, err := json.Marshal(&model.Snapshot{
+		Workload:  model.Workload{Peer: model.Peer{Namespace: "default", Name: "local"}, Instance: "local"},
+		Listeners: []model.Listener{{Name: "outbound", Direction: model.Outbound, Address: "127.0.0.1:0", Protocol: model.HTTP, Table: "t", Explicit: true}},
+		Tables:    []model.Table{{Name: "t", Unmatched: &model.Rule{Reply: &model.Reply{Status: status, Body: "here"}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("does not come: " + what)
+		}
+	}
+}
+
+func TestRun(t *testing.T) {
+	dir := t.TempDir()
+	file, readyFile := filepath.Join(dir, "s.json"), filepath.Join(dir, "ready.json")
+	write(t, file, 201)
+	ctx, stop := context.WithCancel(context.Background())
+	var log output
+	done := make(chan int)
+	go func() {
+		done <- run(ctx, []string{"run", "--snapshot", file, "--admin", "127.0.0.1:0", "--ready-file", readyFile}, io.Discard, &log)
+	}()
+	var told ready
+	eventually(t, "the ready file", func() bool {
+		b, err := os.ReadFile(readyFile)
+		return err == nil && json.Unmarshal(b, &told) == nil
+	})
+	proxyURL, err := url.Parse("http://" + told.Proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(proxyURL)}}
+	defer client.CloseIdleConnections()
+	status := func() int {
+		r, err := client.Get("http://any.example/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		_, _ = io.Copy(io.Discard, r.Body)
+		return r.StatusCode
+	}
+	if got := status(); got != 201 {
+		t.Fatalf("status %d", got)
+	}
+	write(t, file, 202)
+	eventually(t, "the changed file's effect", func() bool { return status() == 202 })
+
+	if err := os.WriteFile(file, []byte(`{"listeners": [`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "word of the broken file", func() bool {
+		return strings.Contains(log.String(), "s.json") && strings.Contains(log.String(), "level=ERROR")
+	})
+	if got := status(); got != 202 {
+		t.Fatalf("after a broken file: status %d", got)
+	}
+	r, err := http.Get(told.Admin + "/stats/prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := io.ReadAll(r.Body)
+	_ = r.Body.Close()
+	if !strings.Contains(string(b), `istio_requests_total{`) || !strings.Contains(string(b), "outrider_config_generation 2") {
+		t.Errorf("metrics:\n%s", b)
+	}
+	stop()
+	if code := <-done; code != exitOK {
+		t.Errorf("exit code %d; log:\n%s", code, log.String())
+	}
+}
+
+func TestUsage(t *testing.T) {
+	f := func(want int, text string, args ...string) {
+		t.Helper()
+		var errs bytes.Buffer
+		if got := run(context.Background(), args, io.Discard, &errs); got != want || !strings.Contains(errs.String(), text) {
+			t.Errorf("%q: exit code %d, said %q", args, got, errs.String())
+		}
+	}
+	f(exitUsage, "outrider-proxy run --snapshot FILE")
+	f(exitUsage, "--snapshot", "run")
+	f(exitUsage, "flag provided but not defined", "run", "--nonsense")
+	f(exitUsage, "no such file", "run", "--snapshot", filepath.Join(t.TempDir(), "absent.json"))
+	taken := httptest.NewServer(nil)
+	defer taken.Close()
+	file := filepath.Join(t.TempDir(), "s.json")
+	write(t, file, 200)
+	f(exitUsage, "address already in use", "run", "--snapshot", file, "--admin", strings.TrimPrefix(taken.URL, "http://"))
+	var out bytes.Buffer
+	if got := run(context.Background(), []string{"version"}, &out, io.Discard); got != exitOK || strings.TrimSpace(out.String()) == "" {
+		t.Errorf("version: exit code %d, said %q", got, fmt.Sprint(out.String()))
+	}
+}
