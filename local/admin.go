@@ -10,6 +10,7 @@ import (
 
 	"github.com/outrider-mesh/outrider/local/prom"
 	"github.com/outrider-mesh/outrider/local/standin"
+	"github.com/outrider-mesh/outrider/mesh/admin"
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
@@ -48,24 +49,22 @@ type proxyDump struct {
 func (m *Mesh) serveDump(w http.ResponseWriter, r *http.Request) {
 	out := dump{Generation: m.State().Generation, Proxies: []proxyDump{}}
 	for _, s := range m.running(r.FormValue("proxy")) {
-		out.Proxies = append(out.Proxies, proxyDump{Proxy: s.key, Refused: m.plane.Feed().Status(s.key).Reason, Snapshot: s.proxy.Snapshot()})
+		out.Proxies = append(out.Proxies, proxyDump{Proxy: s.key, Refused: m.plane.Feed().Status(s.key).Reason, Snapshot: admin.Redact(s.proxy.Snapshot())})
 	}
 	writeJSON(w, out)
 }
 
-// proxyClusters are the clusters that one proxy sends to, as it is configured.
+// proxyClusters are the clusters that one proxy sends to, as they are at this moment.
 type proxyClusters struct {
-	Proxy    string          `json:"proxy"`
-	Clusters []model.Cluster `json:"clusters"`
+	Proxy    string                `json:"proxy"`
+	Clusters []admin.ClusterStatus `json:"clusters"`
 }
 
 // serveClusters writes where proxies send requests: their clusters and endpoints, all or those that ?proxy= names.
 func (m *Mesh) serveClusters(w http.ResponseWriter, r *http.Request) {
 	out := []proxyClusters{}
 	for _, s := range m.running(r.FormValue("proxy")) {
-		if snapshot := s.proxy.Snapshot(); snapshot != nil {
-			out = append(out, proxyClusters{Proxy: s.key, Clusters: snapshot.Clusters})
-		}
+		out = append(out, proxyClusters{Proxy: s.key, Clusters: s.proxy.Clusters()})
 	}
 	writeJSON(w, out)
 }

@@ -42,9 +42,10 @@ type Mesh struct {
 	admin   *http.Server // nil until it serves
 	address string       // of the admin server
 
-	done    chan struct{} // closed when everything has ended
-	failure error         // set before done is closed
-	ending  sync.WaitGroup
+	stopping chan struct{} // closed when the end begins
+	done     chan struct{} // closed when everything has ended
+	failure  error         // set before done is closed
+	ending   sync.WaitGroup
 
 	mu       sync.Mutex
 	plan     *plan
@@ -65,7 +66,7 @@ func Up(ctx context.Context, o Options) (*Mesh, error) {
 		}
 	}
 	m := &Mesh{
-		o: o, log: o.Log, done: make(chan struct{}), sidecars: map[string]*sidecar{}, told: map[string]bool{},
+		o: o, log: o.Log, stopping: make(chan struct{}), done: make(chan struct{}), sidecars: map[string]*sidecar{}, told: map[string]bool{},
 		troupe: newTroupe(o.Log), planner: newPlanner(sockets{}, claimBlock()), stats: newPlaneStats(o.Version), plan: &plan{},
 	}
 	if err := m.start(ctx); err != nil {
@@ -112,7 +113,10 @@ func (m *Mesh) start(ctx context.Context) (err error) {
 			return fmt.Errorf("cannot start the local client's proxy: %s", r.Reason)
 		}
 	}
-	m.admin = &http.Server{Handler: m.handler(), ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug)}
+	m.admin = &http.Server{
+		Handler: m.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 5 * time.Minute,
+		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
+	}
 	m.ending.Go(func() { _ = m.admin.Serve(m.listen) }) // ends with ErrServerClosed
 	m.greet(change)
 	return m.writeReady()
@@ -230,7 +234,7 @@ func (m *Mesh) place(mesh *compile.Mesh) (*compile.Placement, error) {
 // sidecar makes sure that the proxy of that key runs, and returns where its metrics are. m.mu is held.
 func (m *Mesh) sidecar(key string, self model.Peer, metrics string) (string, error) {
 	if s := m.sidecars[key]; s != nil {
-		return s.addr, nil
+		return s.server.Address(), nil
 	}
 	f := m.plane.Feed()
 	s, err := startSidecar(f, key, self, metrics, m.o.Version, m.log)
@@ -241,7 +245,7 @@ func (m *Mesh) sidecar(key string, self model.Peer, metrics string) (string, err
 		}
 	}
 	m.sidecars[key] = s
-	return s.addr, nil
+	return s.server.Address(), nil
 }
 
 // checkApps refuses an --app that fits nothing at the start; later it is said once.
@@ -314,25 +318,40 @@ func (m *Mesh) replace(refused []control.Refusal) bool {
 	return moved
 }
 
-// release ends what the mesh has no place for any more, while the rest runs on: sidecars first, since exchanges under way
-// may still need a new connection to the application.
+// linger is how long what the mesh has no place for any more goes on listening: requests that were on their way when
+// the last proxy learned of it must still arrive.
+const linger = 500 * time.Millisecond
+
+// release ends what the mesh has no place for any more, while the rest runs on: sidecars first, then their stand-ins.
 func (m *Mesh) release(keys []string) {
-	within := m.drainTime()
-	var drained sync.WaitGroup
+	var leaving []*sidecar
+	m.mu.Lock()
 	for _, key := range keys {
-		m.mu.Lock()
-		s := m.sidecars[key]
-		delete(m.sidecars, key)
-		m.mu.Unlock()
-		if s != nil {
-			drained.Go(func() { _ = m.drain(s, within) }) // which logs what it had to cut off
+		if s := m.sidecars[key]; s != nil {
+			s.leave() // its name may come back at once, for another
+			leaving = append(leaving, s)
+			delete(m.sidecars, key)
 		}
 	}
+	m.mu.Unlock()
+	players := m.troupe.dismiss()
+	if len(leaving) == 0 && players.none() {
+		return
+	}
+	drain := m.drainTime()
 	m.ending.Go(func() {
-		drained.Wait()
-		ctx, cancel := context.WithTimeout(context.Background(), within)
+		select {
+		case <-time.After(linger):
+		case <-m.stopping:
+		}
+		var wg sync.WaitGroup
+		for _, s := range leaving {
+			wg.Go(func() { _ = m.drain(s, drain) }) // logged there
+		}
+		wg.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), drain)
 		defer cancel()
-		m.troupe.release(ctx)
+		players.end(ctx, m.log)
 	})
 }
 
@@ -360,6 +379,7 @@ func (m *Mesh) drainTime() time.Duration {
 
 // stop ends everything: sidecars first, as long as their applications are there; 0 cuts all off.
 func (m *Mesh) stop(within time.Duration) error {
+	close(m.stopping)
 	var errs []error
 	if m.source != nil {
 		errs = append(errs, m.source.Close())

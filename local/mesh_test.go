@@ -356,7 +356,7 @@ func TestEditUnderTraffic(t *testing.T) {
 	}
 	sent, failed := stop()
 	if len(failed) > 0 || sent < 100 {
-		t.Errorf("%d of %d requests failed: %.3q", len(failed), sent, failed)
+		t.Errorf("%d of %d requests failed: %q", len(failed), sent, failed[:min(len(failed), 5)])
 	}
 	if want := "changed VirtualService default/web (" + filepath.Join(f.dir, "split.yaml") + ":1)\n"; !strings.Contains(f.talk.String(), want) {
 		t.Errorf("people are not told %q:\n%s", want, f.talk)
@@ -400,7 +400,7 @@ func TestWorkloadsComeAndGoUnderTraffic(t *testing.T) {
 		}
 	}
 	if sent, failed := stop(); len(failed) > 0 || sent < 100 {
-		t.Errorf("%d of %d requests failed: %.3q", len(failed), sent, failed)
+		t.Errorf("%d of %d requests failed: %q", len(failed), sent, failed[:min(len(failed), 5)])
 	}
 }
 
@@ -520,7 +520,7 @@ func TestUnmeshedWorkload(t *testing.T) {
 	f.until("it has no sidecar", func() bool { return row().Outbound == "" })
 	f.until("it answers by itself", func() bool { status, _, _ := f.get("http://web/"); return status == 200 })
 	if sent, failed := stop(); len(failed) > 0 || sent < 100 {
-		t.Errorf("%d of %d requests failed: %.3q", len(failed), sent, failed)
+		t.Errorf("%d of %d requests failed: %q", len(failed), sent, failed[:min(len(failed), 5)])
 	}
 }
 

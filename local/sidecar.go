@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"sync"
+	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/admin"
 	"github.com/outrider-mesh/outrider/mesh/feed"
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
@@ -22,8 +21,7 @@ type sidecar struct {
 	proxy   *proxy.Proxy
 	metrics *telemetry.Metrics
 	feed    *feed.Subscription
-	server  *http.Server
-	addr    string // where the metrics are: host:port
+	server  *admin.Server
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -31,22 +29,15 @@ type sidecar struct {
 
 // startSidecar starts the proxy that f's key is for. It listens, but for its metrics, from its first snapshot on.
 func startSidecar(f *feed.Feed, key string, self model.Peer, metrics, version string, log *slog.Logger) (*sidecar, error) {
-	l, err := net.Listen("tcp", metrics)
-	if err != nil {
-		return nil, fmt.Errorf("cannot serve the metrics of %s: %w", key, err)
-	}
 	log = log.With("proxy", key)
 	m := telemetry.New(self, telemetry.Options{Version: version, Log: log})
-	ctx, stop := context.WithCancel(context.Background())
-	s := &sidecar{
-		key: key, metrics: m, proxy: proxy.New(proxy.Options{Log: log, Metrics: m}), feed: f.Subscribe(key),
-		addr: l.Addr().String(), stop: stop,
+	p := proxy.New(proxy.Options{Log: log, Metrics: m})
+	server, err := admin.Listen(metrics, admin.New(admin.Options{Metrics: m, Ready: p.Ready, Log: log}), log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot serve the metrics of %s: %w", key, err), p.Close())
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /stats/prometheus", m.Handler())
-	mux.HandleFunc("GET /healthz/ready", s.ready)
-	s.server = &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	s.running.Go(func() { _ = s.server.Serve(l) }) // ends with ErrServerClosed
+	ctx, stop := context.WithCancel(context.Background())
+	s := &sidecar{key: key, metrics: m, proxy: p, feed: f.Subscribe(key), server: server, stop: stop}
 	s.running.Go(func() { s.follow(ctx) })
 	return s, nil
 }
@@ -72,23 +63,22 @@ func (s *sidecar) follow(ctx context.Context) {
 	}
 }
 
-func (s *sidecar) ready(w http.ResponseWriter, _ *http.Request) {
-	if s.proxy.Snapshot() == nil {
-		http.Error(w, "no configuration yet", http.StatusServiceUnavailable)
-		return
-	}
-	_, _ = io.WriteString(w, "ready\n")
+// leave stops following the feed: the sidecar runs on with what it has.
+func (s *sidecar) leave() {
+	s.stop()
+	s.feed.Close()
 }
 
 // drain ends the sidecar: what is under way may end until ctx does, the rest is cut off. Its metrics end last.
 func (s *sidecar) drain(ctx context.Context) error {
-	s.stop()
-	s.feed.Close()
+	s.leave()
 	err := s.proxy.Drain(ctx)
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("cannot drain %s in time: exchanges were cut off", s.key)
 	}
-	err = errors.Join(err, s.server.Close())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // a scrape under way may end
+	defer cancel()
+	_ = s.server.Close(ctx) // a scrape that was cut off is no exchange
 	s.running.Wait()
 	return err
 }

@@ -22,8 +22,13 @@ type troupe struct {
 
 	mu      sync.Mutex
 	players map[string]*player // by instance
-	leaving []*standin.App     // that nobody is sent to once the change under way is published
-	dropped []droppedPort
+	gone    dismissed          // of the casts since dismiss
+}
+
+// dismissed are stand-ins and ports that nobody is sent to once the change under way is published.
+type dismissed struct {
+	apps  []*standin.App
+	ports []droppedPort
 }
 
 // player is the stand-in of one instance, with what it was made from.
@@ -45,7 +50,7 @@ func newTroupe(log *slog.Logger) *troupe {
 }
 
 // cast makes every instance of the plan that asks for it have a stand-in on all of its ports, and writes into the plan
-// where. What the plan has no use for any more goes on until release. It returns what is wrong with annotations.
+// where. What the plan has no use for any more goes on until its dismissal ends. It returns what is wrong with annotations.
 func (t *troupe) cast(p *plan) (problems []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -59,7 +64,7 @@ func (t *troupe) cast(p *plan) (problems []string) {
 	}
 	for id, pl := range t.players {
 		if !wanted[id] {
-			t.leaving = append(t.leaving, pl.app)
+			t.gone.apps = append(t.gone.apps, pl.app)
 			delete(t.players, id)
 		}
 	}
@@ -74,7 +79,7 @@ func (t *troupe) enter(in *place) (problems []string) {
 	}
 	pl := t.players[in.id()]
 	if pl != nil && (pl.options != o || pl.speaksOtherwise(in)) {
-		t.leaving = append(t.leaving, pl.app)
+		t.gone.apps = append(t.gone.apps, pl.app)
 		pl = nil
 	}
 	calls, misbehaves := in.template.Annotations[callsAnnotation], in.template.Annotations[behaviourAnnotation]
@@ -156,26 +161,33 @@ func (t *troupe) serve(pl *player, in *place) (problems []string) {
 	}
 	for _, port := range pl.app.Ports() {
 		if !has[port] {
-			t.dropped = append(t.dropped, droppedPort{pl.app, port})
+			t.gone.ports = append(t.gone.ports, droppedPort{pl.app, port})
 		}
 	}
 	return problems
 }
 
-// release ends what earlier casts had no more use for.
-func (t *troupe) release(ctx context.Context) {
+// dismiss returns what earlier casts had no more use for; it is the caller's to end.
+func (t *troupe) dismiss() dismissed {
 	t.mu.Lock()
-	leaving, dropped := t.leaving, t.dropped
-	t.leaving, t.dropped = nil, nil
-	t.mu.Unlock()
-	for _, d := range dropped {
-		if err := d.app.Unserve(ctx, d.port); err != nil {
-			t.log.Warn("stand-in was cut off", "port", d.port, "reason", err.Error())
+	defer t.mu.Unlock()
+	gone := t.gone
+	t.gone = dismissed{}
+	return gone
+}
+
+func (d *dismissed) none() bool { return len(d.apps)+len(d.ports) == 0 }
+
+// end ends them; what is under way may go on until ctx ends.
+func (d *dismissed) end(ctx context.Context, log *slog.Logger) {
+	for _, p := range d.ports {
+		if err := p.app.Unserve(ctx, p.port); err != nil {
+			log.Warn("stand-in was cut off", "port", p.port, "reason", err.Error())
 		}
 	}
-	for _, app := range leaving {
+	for _, app := range d.apps {
 		if err := app.Shutdown(ctx); err != nil {
-			t.log.Warn("stand-in was cut off", "reason", err.Error())
+			log.Warn("stand-in was cut off", "reason", err.Error())
 		}
 	}
 }
@@ -195,5 +207,6 @@ func (t *troupe) find(namespace, instance string) *standin.App {
 // end ends all stand-ins.
 func (t *troupe) end(ctx context.Context) {
 	t.cast(&plan{})
-	t.release(ctx)
+	gone := t.dismiss()
+	gone.end(ctx, t.log)
 }
