@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/outrider-mesh/outrider/cli/binomial"
@@ -73,7 +75,13 @@ func newSplit(host string, info *compile.SplitInfo, former []*split, now time.Ti
 		if name == "" {
 			name = d.Host
 		}
-		query := fmt.Sprintf(`sum(outrider_upstream_requests_total{destination_service=%q,port="%d",subset=%q})`, d.Host, d.Port, d.Subset)
+		// Sidecars of the destination itself count what they hand to their applications: that is no draw.
+		var own []string
+		for _, w := range d.Workloads {
+			own = append(own, regexp.QuoteMeta(w[strings.IndexByte(w, '/')+1:]))
+		}
+		query := fmt.Sprintf(`sum(outrider_upstream_requests_total{destination_service=%q,port="%d",subset=%q,workload!~%q})`,
+			d.Host, d.Port, d.Subset, strings.Join(own, "|"))
 		s.shares = append(s.shares, &share{name: name, query: query, weight: d.Weight})
 	}
 	for _, f := range former {
