@@ -1,5 +1,10 @@
 package model
 
+import (
+	"fmt"
+	"io"
+)
+
 // TLSMode says what a server or a client does about certificates.
 type TLSMode string
 
@@ -61,6 +66,8 @@ type Certificate struct {
 	CertFile string `json:"certFile,omitempty"`
 	KeyFile  string `json:"keyFile,omitempty"`
 	CAFile   string `json:"caFile,omitempty"`
+	// CRLFile holds revocation lists, where peers that CAFile vouches for may have been revoked (caCrl).
+	CRLFile string `json:"crlFile,omitempty"`
 	// Material is that of a Secret. It passes only as a pointer inside one process.
 	Material *Material `json:"-"`
 	// Digest changes with the material, so that a renewed Secret makes a new snapshot.
@@ -72,8 +79,16 @@ type Material struct {
 	Cert, Key, CA, CRL []byte
 }
 
+const secret = "(secret)"
+
 // String keeps keys out of logs.
-func (*Material) String() string { return "(secret)" }
+func (Material) String() string { return secret }
 
 // GoString keeps keys out of logs.
-func (*Material) GoString() string { return "(secret)" }
+func (Material) GoString() string { return secret }
+
+// Format keeps keys out of logs, whatever the verb.
+func (Material) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, secret) }
+
+// MarshalJSON keeps keys out of dumps.
+func (Material) MarshalJSON() ([]byte, error) { return []byte(`"` + secret + `"`), nil }
