@@ -48,7 +48,8 @@ type Mesh struct {
 	ending   sync.WaitGroup
 
 	mu       sync.Mutex
-	plan     *plan
+	plan     *plan               // in force
+	next     *plan               // of the change under way
 	sidecars map[string]*sidecar // by feed key
 	told     map[string]bool     // what is said once
 }
@@ -192,9 +193,12 @@ func (m *Mesh) update(ctx context.Context) (*control.Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.mu.Lock()
+	m.plan = m.next
+	m.mu.Unlock()
 	m.stats.hold(m.plane.State())
 	m.setTargets()
-	m.release(change.Removed)
+	m.release()
 	return change, nil
 }
 
@@ -227,7 +231,7 @@ func (m *Mesh) place(mesh *compile.Mesh) (*compile.Placement, error) {
 		}
 		g.metrics = addr
 	}
-	m.plan = p
+	m.next = p
 	return p.placement(), nil
 }
 
@@ -323,11 +327,12 @@ func (m *Mesh) replace(refused []control.Refusal) bool {
 const linger = 500 * time.Millisecond
 
 // release ends what the mesh has no place for any more, while the rest runs on: sidecars first, then their stand-ins.
-func (m *Mesh) release(keys []string) {
+func (m *Mesh) release() {
 	var leaving []*sidecar
 	m.mu.Lock()
-	for _, key := range keys {
-		if s := m.sidecars[key]; s != nil {
+	placed := m.plan.proxies()
+	for key, s := range m.sidecars {
+		if !placed[key] {
 			s.leave() // its name may come back at once, for another
 			leaving = append(leaving, s)
 			delete(m.sidecars, key)
@@ -344,25 +349,28 @@ func (m *Mesh) release(keys []string) {
 		case <-time.After(linger):
 		case <-m.stopping:
 		}
-		var wg sync.WaitGroup
-		for _, s := range leaving {
-			wg.Go(func() { _ = m.drain(s, drain) }) // logged there
-		}
-		wg.Wait()
+		_ = m.drainAll(leaving, time.Now().Add(drain)) // logged there
 		ctx, cancel := context.WithTimeout(context.Background(), drain)
 		defer cancel()
 		players.end(ctx, m.log)
 	})
 }
 
-func (m *Mesh) drain(s *sidecar, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+// drainAll ends sidecars; exchanges under way may go on until the deadline.
+func (m *Mesh) drainAll(sidecars []*sidecar, deadline time.Time) error {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
-	err := s.drain(ctx)
-	if err != nil {
-		m.log.Warn("sidecar was cut off", "proxy", s.key, "reason", err.Error())
+	var wg sync.WaitGroup
+	failed := make([]error, len(sidecars))
+	for i, s := range sidecars {
+		wg.Go(func() {
+			if failed[i] = s.drain(ctx); failed[i] != nil {
+				m.log.Warn("sidecar was cut off", "proxy", s.key, "reason", failed[i].Error())
+			}
+		})
 	}
-	return err
+	wg.Wait()
+	return errors.Join(failed...)
 }
 
 // drainTime is how long exchanges under way may go on when their proxy ends.
@@ -377,27 +385,28 @@ func (m *Mesh) drainTime() time.Duration {
 	return defaultDrain
 }
 
-// stop ends everything: sidecars first, as long as their applications are there; 0 cuts all off.
+// stop ends everything: first the proxies where requests enter, then those that such requests go through, last the
+// stand-ins that answer them. 0 cuts all off.
 func (m *Mesh) stop(within time.Duration) error {
 	close(m.stopping)
+	deadline := time.Now().Add(within)
 	var errs []error
 	if m.source != nil {
 		errs = append(errs, m.source.Close())
 	}
 	m.mu.Lock()
-	sidecars := m.sidecars
+	var entries, others []*sidecar
+	doors := m.plan.entries(m.planner.client)
+	for key, s := range m.sidecars {
+		if doors[key] {
+			entries = append(entries, s)
+		} else {
+			others = append(others, s)
+		}
+	}
 	m.sidecars = map[string]*sidecar{}
 	m.mu.Unlock()
-	var wg sync.WaitGroup
-	failed := make(chan error, len(sidecars))
-	for _, s := range sidecars {
-		wg.Go(func() { failed <- m.drain(s, within) })
-	}
-	wg.Wait()
-	close(failed)
-	for err := range failed {
-		errs = append(errs, err)
-	}
+	errs = append(errs, m.drainAll(entries, deadline), m.drainAll(others, deadline))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	m.troupe.end(ctx)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/outrider-mesh/outrider/compile"
+	"github.com/outrider-mesh/outrider/control"
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
@@ -59,11 +60,11 @@ type gateway struct {
 	listen  map[int]string // host:port by port
 }
 
-// id names an instance among all.
-func (p *place) id() string { return p.Namespace + "/" + p.Workload + "/" + p.Name }
+// id names an instance among all, and its proxy in the feed.
+func (p *place) id() string { return control.InstanceKey(p.Namespace, p.Workload, p.Name) }
 
-// id names a gateway among all instances and gateways.
-func (g *gateway) id() string { return "gateway " + g.Namespace + "/" + g.Name }
+// id names a gateway among all instances and gateways, and its proxy in the feed.
+func (g *gateway) id() string { return control.GatewayKey(g.Namespace, g.Name) }
 
 // newPlanner returns a planner that has given nothing yet.
 func newPlanner(s sockets, b block) *planner {
@@ -250,6 +251,34 @@ func (p *plan) placement() *compile.Placement {
 		for _, port := range g.Ports {
 			out.Gateways = append(out.Gateways, compile.GatewayListen{Namespace: g.Namespace, Workload: g.Name, Port: port, Listen: g.listen[port]})
 		}
+	}
+	return out
+}
+
+// proxies returns the feed keys of all proxies.
+func (p *plan) proxies() map[string]bool {
+	out := map[string]bool{}
+	for _, in := range p.instances {
+		if in.Sidecar {
+			out[in.id()] = true
+		}
+	}
+	for i := range p.gateways {
+		out[p.gateways[i].id()] = true
+	}
+	return out
+}
+
+// entries returns the feed keys of the proxies where requests enter the mesh: the gateways and the local client's.
+func (p *plan) entries(client string) map[string]bool {
+	out := map[string]bool{}
+	for _, in := range p.instances {
+		if in.Outbound == client {
+			out[in.id()] = true
+		}
+	}
+	for i := range p.gateways {
+		out[p.gateways[i].id()] = true
 	}
 	return out
 }
