@@ -52,6 +52,9 @@ const (
 	idCount
 )
 
+// IDs is how many IDs there are, Other included: every ID is below.
+const IDs = int(idCount)
+
 // names are the known fields' names in lower case, by ID.
 var names = [idCount]string{
 	Accept:                    "accept",
