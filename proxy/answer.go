@@ -57,7 +57,7 @@ func (x *exchange) redirect() {
 	d := x.rule.redirect
 	port := x.b.spec.Port
 	if x.b.spec.Direction == model.Outbound {
-		port = x.b.port
+		port = x.port
 	}
 	x.spare = d.AppendLocation(x.spare[:0], &x.req, port, x.prefix, x.segments, &x.edits)
 	x.res.Reset()
@@ -72,8 +72,12 @@ var nameLocation = []byte("location")
 // reply sends x.res, which has no body.
 func (x *exchange) reply(o outcome) { x.conclude(o, "") }
 
-// conclude completes x.res with a body and sends it.
+// conclude completes x.res with a body and sends it, in a phase of its own: what ended the exchange must not end the answer.
 func (x *exchange) conclude(o outcome, body string) {
+	c := x.conn
+	if c.guard.arm(now() + int64(c.proxy.limits.HeadTimeout)) {
+		c.link.Resume()
+	}
 	x.outcome = o
 	res := &x.res
 	if x.b.reasons && o >= badRequest {
@@ -88,7 +92,6 @@ func (x *exchange) conclude(o outcome, body string) {
 	if !isHead(&x.req) && res.Status >= 200 && res.Status != 204 && res.Status != 304 {
 		x.out = append(x.out, body...)
 	}
-	x.started = true
 	x.complete = x.write(x.out)
 }
 

@@ -36,7 +36,7 @@ func newConn(l *listener, nc net.Conn) *conn {
 		ap := a.AddrPort()
 		c.remote = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}
-	c.guard.deadline.Store(now() + int64(l.proxy.limits.HeadTimeout))
+	c.guard.rest(now() + int64(l.proxy.limits.HeadTimeout))
 	return c
 }
 
@@ -47,15 +47,12 @@ func (c *conn) serve() {
 		x := getExchange(c)
 		again := x.run()
 		putExchange(x)
-		if !again || c.leaving() {
+		if !again {
 			return
 		}
 		c.guard.waiting.Store(0)
-		if c.guard.arm(now() + int64(c.proxy.limits.Idle)) {
-			return // ended in the last moment of the exchange
-		}
-		if c.leaving() {
-			return // retire came between the exchange and arm, and found a busy connection
+		if c.guard.rest(now() + int64(c.proxy.limits.Idle)) {
+			c.link.Resume() // the exchange was over when its time was
 		}
 	}
 }
@@ -65,32 +62,29 @@ func (c *conn) await() bool {
 	if c.in != nil {
 		return true
 	}
-	in, err := c.link.Receive()
-	if err == nil {
-		c.in = in
-		return true
+	if !c.leaving() { // retire meets an idle connection from here on, and ends the wait
+		in, err := c.link.Receive()
+		if err == nil {
+			c.in = in
+			return true
+		}
+		if !link.Interrupted(err) || !c.leaving() {
+			return false
+		}
 	}
-	if !link.Interrupted(err) || c.guard.why() != drained {
-		return false
-	}
-	// Told to leave while idle: a request that is there already is still served.
+	// Told to leave: a request that is there already is still served.
 	c.link.Resume()
-	if !c.link.Ended() && !c.link.Fresh() {
-		c.in, err = c.link.Receive()
-		return err == nil
+	if c.link.Pending() {
+		c.in, _ = c.link.Receive()
 	}
-	return false
+	return c.in != nil
 }
 
 // leaving says that no further exchange is to begin.
 func (c *conn) leaving() bool { return c.listener.retired.Load() }
 
 // retire ends the connection if it is idle; a busy one sees leaving when its exchange is done.
-func (c *conn) retire() {
-	if d := c.guard.deadline.Load(); c.guard.waiting.Load() == 0 && d != fired {
-		c.guard.fire(d, drained, c.link.InterruptRead)
-	}
-}
+func (c *conn) retire() { c.guard.retire(c.link.InterruptRead) }
 
 // interrupt ends every wait of the connection's goroutine.
 func (c *conn) interrupt() {
@@ -129,9 +123,10 @@ func (c *conn) consumed() {
 
 const (
 	// lingerFor and lingerBytes bound how long a connection that is closed with unread bytes keeps reading, so that the
-	// kernel does not answer them with a reset which would take our last answer with it (RFC 9112 §9.6).
+	// kernel does not answer them with a reset which would take our last answer with it (RFC 9112 §9.6). A client that
+	// sends more has had the time to see the answer.
 	lingerFor   = 2 * time.Second
-	lingerBytes = 1 << 20
+	lingerBytes = 64 << 20
 )
 
 // linger ends our side and reads what the client still sends, for a while.

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"sync"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
@@ -30,6 +29,7 @@ type exchange struct {
 	prefix   int
 	segments bool
 	target   *target
+	port     int // of an authority that names none
 	member   *upstream.Member
 	cookie   []byte // Set-Cookie that a cookie hash asks for
 	caller   *telemetry.HTTP
@@ -41,7 +41,7 @@ type exchange struct {
 	inline   int  // bytes of the request's body, all in conn.in, while it was not sent away for good
 	streams  bool // the body is not all there: a pump sends it
 	resent   bool
-	started  bool // a final response head has gone to the client
+	started  bool // the final response, or a piece of it, has gone to the client
 	complete bool // the client has the whole response
 	silent   bool // counts as no request: CONNECT, whose requests inside do
 	hurried  bool // asked for the sweeper's fine tick
@@ -71,7 +71,7 @@ func getExchange(c *conn) *exchange {
 }
 
 func putExchange(x *exchange) {
-	if cap(x.out)+x.req.Footprint()+x.res.Footprint() > maxKept {
+	if cap(x.out)+x.req.Footprint()+x.res.Footprint()+x.trailers.Footprint() > maxKept {
 		return
 	}
 	x.req.Reset()
@@ -120,25 +120,13 @@ func (x *exchange) receive() bool {
 			c.link.Resume()
 		}
 		from = c.in.Len()
-		if err := x.more(); err != nil {
-			if link.Interrupted(err) && from > 0 {
+		if err := c.link.More(c.in); err != nil {
+			if link.Interrupted(err) {
 				x.answerEarly(requestTimeout, endings[requestTimeout].status, "the request's head did not arrive in time")
 			}
 			return false
 		}
 	}
-}
-
-// more reads on in a head that is not complete. Being told to leave does not stop it.
-func (x *exchange) more() error {
-	c := x.conn
-	err := c.link.More(c.in)
-	if err != nil && link.Interrupted(err) && c.guard.why() == drained {
-		c.guard.arm(now() + int64(c.proxy.limits.HeadTimeout))
-		c.link.Resume()
-		err = c.link.More(c.in)
-	}
-	return err
 }
 
 // refuse answers a head that the codec does not accept.
@@ -154,10 +142,7 @@ func (x *exchange) refuse(err error) {
 
 // answerEarly answers before there is a request to answer, ends the connection and records.
 func (x *exchange) answerEarly(o outcome, status int, why string) {
-	c := x.conn
-	if c.guard.arm(now() + int64(lingerFor)) {
-		c.link.Resume()
-	}
+	x.received = int64(x.conn.in.Len())
 	x.req.Version = message.HTTP11
 	x.req.Close = true
 	x.linger = true
@@ -177,16 +162,16 @@ func (x *exchange) match() bool {
 	if !x.normalize() {
 		return false
 	}
-	if len(x.req.Scheme()) == 0 {
-		x.req.SetScheme(schemeHTTP)
+	if x.port = x.b.port; c.port != 0 {
+		x.port = c.port
 	}
-	port := x.b.port
-	if c.port != 0 {
-		port = c.port
-	}
-	m := x.b.table.Match(&x.req, port, &x.routes)
+	m := x.b.table.Match(&x.req, x.port, &x.routes)
 	if x.b.spec.Direction == model.Inbound {
 		x.identify()
+	}
+	if x.b.spec.Explicit && m.Known && isConnect(&x.req) && !(m.Found && m.Rule.refuses()) {
+		x.inside() // whatever the rules say of paths and fields, they say to the requests inside
+		return false
 	}
 	if !m.Found {
 		why := "no rule matches the request"
@@ -217,9 +202,7 @@ func (x *exchange) limit() {
 		}
 	}
 	if c.guard.arm(x.deadline) {
-		// The sweeper ended the idle phase in the moment that the request came: serve it, and close.
-		c.link.Resume()
-		x.req.Close = true
+		c.link.Resume() // the idle phase was ended in the moment that the request came
 	}
 	c.guard.waiting.Store(x.begin)
 }
@@ -239,15 +222,21 @@ func (x *exchange) body() {
 	}
 }
 
-// normalize gives the path its one form, which is matched, authorised and forwarded.
+// normalize gives the path its one form, which is matched, authorised and forwarded, and the request a scheme.
 func (x *exchange) normalize() bool {
-	err := x.req.NormalizePath(x.b.paths)
-	if err == nil {
-		return true
+	if err := x.req.NormalizePath(x.b.paths); err != nil {
+		x.req.Close = true
+		x.say(badRequest, endings[badRequest].status, err.Error())
+		return false
 	}
-	x.linger, x.req.Close = true, true
-	x.say(badRequest, endings[badRequest].status, err.Error())
-	return false
+	switch scheme := x.req.Scheme(); {
+	case len(scheme) == 0:
+		x.req.SetScheme(schemeHTTP)
+	case string(scheme) != "http": // whoever wrote https did not mean it to be sent in the clear
+		x.say(badRequest, endings[badRequest].status, "a target of the scheme https cannot be fetched in the clear; use CONNECT")
+		return false
+	}
+	return true
 }
 
 // admit runs the gates before forwarding, in their order; false means that one of them has answered.
@@ -289,18 +278,24 @@ func (x *exchange) finish() {
 		x.up.Drop() // what could be kept has been given back already
 		x.up = nil
 	}
-	if x.inline > 0 && c.in != nil {
-		c.in.Skip(x.inline) // answered without being sent
-		x.inline = 0
-	}
-	c.consumed()
-	x.again = x.again && x.complete && !c.leaving()
+	x.spend()
+	x.again = x.again && x.complete
 	switch {
+	case x.again:
 	case x.started && !x.complete:
 		_ = c.link.Reset() // what the client has must not pass for a whole response
-	case x.linger && !x.again:
+	case x.linger, c.in != nil, c.link.Pending():
 		c.linger()
 	}
+}
+
+// spend drops the request's body where it was all there: it was sent, or the answer came without it.
+func (x *exchange) spend() {
+	if x.inline > 0 {
+		x.conn.in.Skip(x.inline)
+		x.inline = 0
+	}
+	x.conn.consumed()
 }
 
 // vanish ends an exchange whose client has gone.
@@ -308,21 +303,12 @@ func (x *exchange) vanish() {
 	x.outcome, x.again = clientGone, false
 }
 
-// interrupted turns an interrupted wait into the exchange's ending.
+// interrupted ends an exchange whose time is over, or whose client has gone.
 func (x *exchange) interrupted() {
-	c := x.conn
-	if c.guard.why() == vanished {
+	if x.conn.guard.why() == vanished {
 		x.vanish()
 		return
 	}
-	c.guard.arm(now() + int64(lingerFor))
-	c.link.Resume()
-	if x.started {
-		x.outcome = routeTimeout
-		return
-	}
-	x.req.Close = true
-	x.linger = true
 	o := routeTimeout
 	if b := x.rule.backendTimeout; b > 0 && (x.rule.timeout == 0 || b < x.rule.timeout) {
 		o = upstreamTimeout
@@ -330,5 +316,16 @@ func (x *exchange) interrupted() {
 	x.say(o, endings[o].status, endings[o].body)
 }
 
-// isEnd says whether a read error means that the peer has simply ended.
-func isEnd(err error) bool { return errors.Is(err, io.EOF) }
+// ended ends the exchange where it was not the upstream that broke a wait, but the sweeper or the client's side; err is what
+// the wait ended with.
+func (x *exchange) ended(err error) bool {
+	switch {
+	case x.conn.guard.over():
+		x.interrupted()
+	case x.pump != nil && x.pump.failed(err):
+		x.pumpFailed()
+	default:
+		return false
+	}
+	return true
+}

@@ -124,11 +124,11 @@ func (x *exchange) pick(last *upstream.Endpoint) *upstream.Endpoint {
 
 // dialled finds the endpoint that the request itself names.
 func (x *exchange) dialled(c *upstream.Cluster) *upstream.Endpoint {
-	x.spare = appendHostPort(x.spare[:0], x.req.Authority(), x.b.port)
-	if x.conn.proxy.own(x.spare) {
-		x.say(loop, endings[loop].status, endings[loop].body)
+	if len(x.req.Authority()) == 0 {
+		x.say(badRequest, endings[badRequest].status, "the request names no host")
 		return nil
 	}
+	x.spare = appendHostPort(x.spare[:0], x.req.Authority(), x.port)
 	return c.Dialled(x.spare, x.begin)
 }
 
@@ -166,12 +166,20 @@ func (x *exchange) lease(e *upstream.Endpoint, fresh bool) bool {
 		up, err := x.dial(e)
 		if err != nil {
 			c.proxy.log.Debug("cannot connect", "peer", e.Address(), "reason", err)
+			if c.guard.over() || x.deadline <= now() {
+				x.interrupted()
+			}
+			return false
+		}
+		if c.listener.leadsTo(&up.Link) {
+			up.Drop()
+			x.say(loop, endings[loop].status, endings[loop].body)
 			return false
 		}
 		x.up = up
 	}
 	c.upstream.Store(&x.up.Link)
-	if c.guard.deadline.Load() == fired { // before upstream was there to be interrupted
+	if c.guard.over() { // before upstream was there to be interrupted
 		x.interrupted()
 		return false
 	}
@@ -228,20 +236,17 @@ func (x *exchange) send(request []byte) (*link.Buffer, error) {
 }
 
 // resend decides what an attempt's error means: true asks for the request to be sent again on another connection, when it
-// certainly was not processed or may be processed twice (RFC 9110 §9.2.2).
+// certainly was not processed or may be processed twice (RFC 9110 §9.2.2). A fresh connection that fails is not replaced:
+// its peer closes or speaks first each time.
 func (x *exchange) resend(err error) bool {
 	c, up := x.conn, x.up
 	c.upstream.Store(nil)
 	x.up = nil
 	up.Drop()
 	switch {
-	case errors.Is(err, link.ErrStale):
+	case errors.Is(err, link.ErrStale) && up.Reused:
 		return true
-	case link.Interrupted(err) && c.guard.deadline.Load() == fired:
-		x.interrupted()
-		return false
-	case x.pump != nil && x.pump.failed():
-		x.pumpFailed()
+	case x.ended(err):
 		return false
 	case up.Reused && !x.resent && !x.streams && idempotent(x.req.Method()):
 		x.resent = true

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/outrider-mesh/outrider/wire/link"
 )
 
 // listener accepts the connections of one address. It lives as long as snapshots name it at that address.
@@ -20,15 +22,18 @@ type listener struct {
 	retired   atomic.Bool
 }
 
-// listen binds the address of b.
-func (p *Proxy) listen(b *binding) (*listener, error) {
-	s, err := net.Listen("tcp", b.spec.Address)
+// listen binds an address.
+func (p *Proxy) listen(address string) (*listener, error) {
+	s, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w", b.spec.Address, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
-	l := &listener{proxy: p, asked: b.spec.Address, socket: s}
-	l.live.Store(b)
-	return l, nil
+	return &listener{proxy: p, asked: address, socket: s}, nil
+}
+
+// at says whether l accepts at an address, as the snapshot has it or as it was bound.
+func (l *listener) at(address string) bool {
+	return address == l.asked || address == l.socket.Addr().String()
 }
 
 func (l *listener) start() { l.accepting.Go(l.accept) }
@@ -64,10 +69,25 @@ func (l *listener) accept() {
 	}
 }
 
+// leadsTo says whether up, which was dialled for a request that came in at l, ends at l again: the request would go round
+// for ever. The address is that of the connection, whatever name it was dialled by.
+func (l *listener) leadsTo(up *link.Link) bool {
+	own, ok := l.socket.Addr().(*net.TCPAddr)
+	there, here := up.Conn().RemoteAddr().(*net.TCPAddr), up.Conn().LocalAddr().(*net.TCPAddr)
+	switch {
+	case !ok || there.Port != own.Port:
+		return false
+	case own.IP.IsUnspecified():
+		return there.IP.IsLoopback() || there.IP.Equal(here.IP) // an address of this machine
+	}
+	return there.IP.Equal(own.IP)
+}
+
 // retire stops accepting and asks each connection of l to end: an idle one at once, a busy one after its exchange.
 func (l *listener) retire() {
 	l.retired.Store(true)
 	_ = l.socket.Close()
+	l.accepting.Wait() // the last connection that was accepted is among those below
 	for _, c := range l.proxy.conns.list(nil) {
 		if c.listener == l {
 			c.retire()

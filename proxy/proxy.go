@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,9 +73,11 @@ type Proxy struct {
 
 	draining atomic.Bool
 	serving  sync.WaitGroup // connections
+	served   chan struct{}  // closed once draining, when the last connection has ended
 	sweeping sync.WaitGroup
-	stop     context.CancelFunc // ends the sweeper and dials under way
+	awake    context.CancelFunc // ends the sweeper
 	life     context.Context    //nolint:containedctx // the proxy's own life, for dials that nobody else bounds
+	die      context.CancelFunc // ends dials under way
 }
 
 // ErrClosed is returned by Apply on a proxy that was drained or closed.
@@ -89,15 +92,18 @@ func New(o Options) *Proxy {
 		upstream:  upstream.NewSet(o.Metrics),
 		conns:     registry{conns: map[*conn]struct{}{}, wake: make(chan struct{}, 1)},
 		listeners: map[string]*listener{},
+		served:    make(chan struct{}),
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	p.life, p.stop = context.WithCancel(context.Background())
+	p.life, p.die = context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	p.awake = cancel
 	if err := p.metrics.Register(p); err != nil {
 		p.log.Error("metrics of the proxy are not exported", "reason", err)
 	}
-	p.sweeping.Go(func() { p.sweep(p.life) })
+	p.sweeping.Go(func() { p.sweep(ctx) })
 	return p
 }
 
@@ -122,7 +128,7 @@ func (p *Proxy) apply(s *model.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	opened, err := p.open(g)
+	listeners, left, err := p.open(g)
 	if err != nil {
 		g.discard(p)
 		return err
@@ -130,17 +136,14 @@ func (p *Proxy) apply(s *model.Snapshot) error {
 	// From here on nothing fails.
 	old := p.generation.Load()
 	g.change.Commit()
-	for name, l := range p.listeners {
-		if b := g.bindings[name]; b != nil && opened[name] == nil {
-			l.live.Store(b)
-		} else {
-			delete(p.listeners, name)
-			l.retire()
+	for name, l := range listeners {
+		if l.live.Swap(g.bindings[name]) == nil {
+			l.start()
 		}
 	}
-	for name, l := range opened {
-		p.listeners[name] = l
-		l.start()
+	p.listeners = listeners
+	for _, l := range left {
+		l.retire()
 	}
 	p.generation.Store(g)
 	if old != nil {
@@ -149,23 +152,38 @@ func (p *Proxy) apply(s *model.Snapshot) error {
 	return nil
 }
 
-// open binds the listeners of g that p does not have yet, or has at another address. On an error none of them stays.
-func (p *Proxy) open(g *generation) (opened map[string]*listener, err error) {
-	opened = map[string]*listener{}
+// open finds a listener for each binding of g: the one of its name, one of another name that leaves the same address (it
+// goes on with its connections: an address cannot be bound twice), or a new one, which does not accept yet. left has those
+// that nothing asks for any more. On an error nothing new stays.
+func (p *Proxy) open(g *generation) (listeners map[string]*listener, left []*listener, err error) {
+	listeners = map[string]*listener{}
+	for name, l := range p.listeners {
+		if b := g.bindings[name]; b != nil && l.asked == b.spec.Address {
+			listeners[name] = l
+		} else {
+			left = append(left, l)
+		}
+	}
+	var opened []*listener
 	for name, b := range g.bindings {
-		if l := p.listeners[name]; l != nil && l.asked == b.spec.Address {
+		if listeners[name] != nil {
 			continue
 		}
-		l, err := p.listen(b)
+		if i := slices.IndexFunc(left, func(l *listener) bool { return l.at(b.spec.Address) }); i >= 0 {
+			listeners[name] = left[i]
+			left = slices.Delete(left, i, i+1)
+			continue
+		}
+		l, err := p.listen(b.spec.Address)
 		if err != nil {
 			for _, l := range opened {
 				_ = l.socket.Close()
 			}
-			return nil, fmt.Errorf("listener %q: %w", name, err)
+			return nil, nil, fmt.Errorf("listener %q: %w", name, err)
 		}
-		opened[name] = l
+		listeners[name], opened = l, append(opened, l)
 	}
-	return opened, nil
+	return listeners, left, nil
 }
 
 // Address returns host:port where the named listener of the snapshot in force accepts, or "".
@@ -187,32 +205,43 @@ func (p *Proxy) Snapshot() *model.Snapshot {
 }
 
 // Drain stops accepting, lets exchanges under way end, closes connections as they become idle, and returns when all is
-// done, or when ctx ends: then the rest is cut off.
+// done, or when ctx ends: then the rest is cut off, tunnels too. It can be called again, with a shorter time.
 func (p *Proxy) Drain(ctx context.Context) error {
+	p.leave()
+	var err error
+	select {
+	case <-p.served:
+	case <-ctx.Done():
+		err = ctx.Err()
+		p.die()
+		for _, c := range p.conns.list(nil) {
+			c.cut()
+		}
+		<-p.served
+	}
+	p.die()
+	p.awake() // only now: it is the sweeper that notices an exchange that cut came too early for
+	p.sweeping.Wait()
+	p.upstream.Close()
+	return err
+}
+
+// leave asks every connection to end, once.
+func (p *Proxy) leave() {
 	p.change.Lock()
 	defer p.change.Unlock()
 	if p.closed {
-		return nil
+		return
 	}
 	p.closed = true
 	p.draining.Store(true)
 	for _, l := range p.listeners {
 		l.retire()
 	}
-	done := make(chan struct{})
-	go func() { // ends when the last connection has; finish below sees to that
+	go func() { // ends when the last connection has; Drain waits for it
 		p.serving.Wait()
-		close(done)
+		close(p.served)
 	}()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	p.finish()
-	<-done
-	return err
 }
 
 // Close ends everything at once.
@@ -223,18 +252,4 @@ func (p *Proxy) Close() error {
 		return err
 	}
 	return nil
-}
-
-// finish cuts off what is left and waits for every goroutine of the proxy.
-func (p *Proxy) finish() {
-	for _, c := range p.conns.list(nil) {
-		c.cut()
-	}
-	p.stop()
-	p.serving.Wait()
-	for _, l := range p.listeners {
-		l.accepting.Wait()
-	}
-	p.sweeping.Wait()
-	p.upstream.Close()
 }

@@ -66,8 +66,11 @@ func (p *pump) settled() bool {
 // lastSteps is how long settled waits.
 const lastSteps = 10 * time.Millisecond
 
-// failed says whether the client's side broke the exchange.
-func (p *pump) failed() bool {
+// failed says whether the client's side broke the exchange, of which a wait for the upstream ended with err.
+func (p *pump) failed(err error) bool {
+	if link.Interrupted(err) {
+		<-p.finished // nobody else interrupts that wait, but for the sweeper
+	}
 	select {
 	case <-p.finished:
 		return p.outcome != passed

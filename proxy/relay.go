@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"io"
 	"strconv"
 
 	"github.com/outrider-mesh/outrider/wire/http1"
@@ -14,16 +15,16 @@ func (x *exchange) relay() {
 	if !x.head() {
 		return
 	}
-	x.counted(x.res.Status)
 	if x.res.Status == 101 {
 		x.upgraded()
 		return
 	}
+	x.counted(x.res.Status)
 	x.mark()
 	x.persist()
 	head := http1.AppendResponse(x.out[:0], &x.res, x.options())
 	x.out = head
-	x.started, x.status = true, x.res.Status
+	x.status = x.res.Status
 	if !x.content(head) {
 		return
 	}
@@ -66,7 +67,7 @@ func (x *exchange) head() bool {
 func (x *exchange) interim() bool {
 	if x.req.Version >= message.HTTP11 {
 		x.out = http1.AppendResponse(x.out[:0], &x.res, http1.ResponseOptions{Version: x.req.Version})
-		if !x.write(x.out) {
+		if !x.push(x.out) {
 			return false
 		}
 	}
@@ -92,15 +93,11 @@ func (x *exchange) refill() (err error) {
 
 // lost ends an exchange whose upstream went away before its final head was there.
 func (x *exchange) lost(err error) {
-	switch {
-	case link.Interrupted(err) && x.conn.guard.deadline.Load() == fired:
-		x.interrupted()
-	case x.pump != nil && x.pump.failed():
-		x.pumpFailed()
-	default:
-		x.counted(endings[upstreamReset].status)
-		x.say(upstreamReset, endings[upstreamReset].status, endings[upstreamReset].body)
+	if x.ended(err) {
+		return
 	}
+	x.counted(endings[upstreamReset].status)
+	x.say(upstreamReset, endings[upstreamReset].status, endings[upstreamReset].body)
 }
 
 // malformed ends an exchange whose answer must not be forwarded: its framing is broken or ambiguous.
@@ -196,8 +193,8 @@ func (x *exchange) chunked(head []byte) bool {
 		for x.answer.Len() > 0 {
 			data, n, done, err := chunks.Next(x.answer.Bytes(), &x.trailers, &x.conn.proxy.limits.Head)
 			if err != nil {
-				x.outcome = upstreamProtocol
 				x.conn.proxy.log.Warn("malformed response body", "peer", x.up.Conn().RemoteAddr().String(), "reason", err)
+				x.say(upstreamProtocol, endings[upstreamProtocol].status, endings[upstreamProtocol].body)
 				return false
 			}
 			if n == 0 && !done {
@@ -240,7 +237,7 @@ func (x *exchange) untilClose(head []byte) bool {
 			return false
 		}
 		err := x.refill()
-		if err != nil && isEnd(err) {
+		if errors.Is(err, io.EOF) {
 			x.out = out[:0]
 			return !reframe || x.write(http1.AppendLastChunk(out[:0], nil))
 		}
@@ -265,22 +262,26 @@ func appendChunk(dst, data []byte, reframe bool) []byte {
 
 // broken ends an exchange whose upstream went away in the middle of its answer.
 func (x *exchange) broken(err error) {
-	if link.Interrupted(err) && x.conn.guard.deadline.Load() == fired {
-		x.interrupted()
-		return
+	if !x.ended(err) {
+		x.outcome = upstreamReset
 	}
-	x.outcome = upstreamReset
 }
 
-// write sends to the client. A client that does not take it has gone, or let the exchange's time run out.
+// write sends a piece of the final response to the client.
 func (x *exchange) write(p []byte) bool {
+	x.started = true
+	return x.push(p)
+}
+
+// push sends to the client. A client that does not take it has gone, or let the exchange's time run out.
+func (x *exchange) push(p []byte) bool {
 	err := x.conn.link.Write(p)
 	if err == nil {
 		x.sent += int64(len(p))
 		return true
 	}
 	x.vanish()
-	if link.Interrupted(err) && x.conn.guard.deadline.Load() == fired && x.conn.guard.why() == expired {
+	if link.Interrupted(err) && x.conn.guard.over() && x.conn.guard.why() == expired {
 		x.outcome = routeTimeout
 	}
 	return false
@@ -292,11 +293,7 @@ func (x *exchange) keep() {
 	up := x.up
 	x.up = nil
 	clean := x.answer == nil || x.answer.Len() == 0 // bytes after the answer belong to nobody
-	if x.inline > 0 {
-		x.conn.in.Skip(x.inline)
-		x.inline = 0
-	}
-	if !clean || x.res.Close || x.res.UntilClose || x.pump != nil && !x.pump.settled() || x.conn.guard.deadline.Load() == fired {
+	if !clean || x.res.Close || x.res.UntilClose || x.pump != nil && !x.pump.settled() || x.conn.guard.over() {
 		up.Drop()
 		return
 	}

@@ -39,6 +39,9 @@ type reply struct {
 	outcome outcome
 }
 
+// refuses says whether the proxy answers for want of a destination, whatever the request is.
+func (r *rule) refuses() bool { return r.reply != nil && r.reply.outcome != configured }
+
 func newReply(s *model.Reply) *reply {
 	if s == nil {
 		return nil

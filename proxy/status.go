@@ -14,20 +14,6 @@ import (
 // seed returns the seed of one connection's random numbers.
 func (p *Proxy) seed() uint64 { return rand.Uint64() }
 
-// own says whether address (host:port) is one of this proxy's own listeners, which a request must not be sent to.
-func (p *Proxy) own(address []byte) bool {
-	g := p.generation.Load()
-	if g == nil {
-		return false
-	}
-	for _, b := range g.bindings {
-		if string(address) == b.spec.Address {
-			return true
-		}
-	}
-	return false
-}
-
 // Ready returns nil once a snapshot is in force and its listeners accept.
 func (p *Proxy) Ready() error {
 	switch {
@@ -90,10 +76,15 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 	counter(descRefused, p.stats.refused.Load())
 	counter(descResent, p.stats.resent.Load())
 	gauge(descOpen, p.conns.count())
+	told := map[[4]string]bool{} // a configuration may name an endpoint twice; a scrape with a series twice fails as a whole
 	for _, c := range p.upstream.Current() {
 		for i := range c.Members {
 			m := &c.Members[i]
 			l := []string{or(c.Spec.Service.Host, c.Spec.Name), port(c.Spec.Port), c.Spec.Subset, m.Address()}
+			if told[[4]string(l)] {
+				continue
+			}
+			told[[4]string(l)] = true
 			active, idle := m.Connections()
 			opened, failed := m.Opened()
 			gauge(descActive, m.Host.Active.Load(), l...)

@@ -18,26 +18,29 @@ const (
 	goneAfter = int64(100 * time.Millisecond)
 )
 
-// never is the deadline of a phase that may last.
-const never = int64(1<<63 - 1)
+// never is the deadline of a busy phase that may last.
+const never = int64(1<<63 - 2)
 
-// fired stands in a guard's deadline once the sweeper has ended the phase.
+// fired stands in a guard's deadline once the phase was ended from outside.
 const fired = int64(-1)
+
+// idleBit marks the deadline of an idle phase: one that may be ended for the proxy's own reasons.
+const idleBit = int64(1)
 
 // guard watches one connection's current phase on behalf of the goroutine that serves it.
 //
-// The goroutine arms a deadline for each phase with one atomic swap. The sweeper, when it finds the deadline passed or
+// The goroutine begins each phase with one atomic swap of its deadline. The sweeper, when it finds the deadline passed or
 // the client gone, puts fired in its place and interrupts the connection's waits; whoever swaps first has the phase, so
 // an interruption never reaches the phase after.
 type guard struct {
 	deadline atomic.Int64
-	// waiting is when the exchange began to wait for its upstream, 0 while there is no such wait.
+	// waiting is when the exchange began to wait for its upstream, 0 while the client is not to be looked after.
 	waiting atomic.Int64
 	mu      sync.Mutex // held while firing
 	cause   cause      // guarded by mu
 }
 
-// cause says why the sweeper ended a phase.
+// cause says why a phase was ended.
 type cause uint8
 
 const (
@@ -46,11 +49,27 @@ const (
 	drained
 )
 
-// arm starts a phase that may last until deadline. It reports whether the phase before was ended by the sweeper, which
+// arm begins a busy phase that may last until deadline. It reports whether the phase before was ended from outside, which
 // then is over: the caller must Resume the link before it waits again.
-func (g *guard) arm(deadline int64) (interrupted bool) { return g.deadline.Swap(deadline) == fired }
+func (g *guard) arm(deadline int64) (interrupted bool) { return g.begin(deadline &^ idleBit) }
 
-// why returns the cause, after arm reported an interruption or a wait ended by one.
+// rest is arm for an idle phase.
+func (g *guard) rest(deadline int64) (interrupted bool) { return g.begin(deadline | idleBit) }
+
+func (g *guard) begin(deadline int64) (interrupted bool) {
+	if g.deadline.Swap(deadline) != fired {
+		return false
+	}
+	// Whoever fired may not have come to interrupt yet: wait, or it would meet the phase that begins here.
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return true
+}
+
+// over says whether the phase was ended from outside.
+func (g *guard) over() bool { return g.deadline.Load() == fired }
+
+// why returns the cause, after the phase was found to be over.
 func (g *guard) why() cause {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -58,15 +77,20 @@ func (g *guard) why() cause {
 }
 
 // fire ends the phase that has this deadline, unless it is over already.
-func (g *guard) fire(deadline int64, c cause, interrupt func()) bool {
+func (g *guard) fire(deadline int64, c cause, interrupt func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.deadline.CompareAndSwap(deadline, fired) {
-		return false
+	if g.deadline.CompareAndSwap(deadline, fired) {
+		g.cause = c
+		interrupt()
 	}
-	g.cause = c
-	interrupt()
-	return true
+}
+
+// retire ends the phase if it is an idle one.
+func (g *guard) retire(interrupt func()) {
+	if d := g.deadline.Load(); d != fired && d&idleBit != 0 {
+		g.fire(d, drained, interrupt)
+	}
 }
 
 // registry is the set of connections under a proxy, and the sweeper's work list.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -11,10 +12,18 @@ import (
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
+var errUnasked = errors.New("101 although the request asked for no other protocol")
+
 // upgraded passes a 101 on and from then on bytes, both ways.
 func (x *exchange) upgraded() {
+	if !x.req.Upgrade {
+		x.malformed(errUnasked)
+		return
+	}
+	x.counted(x.res.Status)
+	x.spend()
 	x.out = http1.AppendResponse(x.out[:0], &x.res, http1.ResponseOptions{Version: x.req.Version})
-	x.started, x.status = true, x.res.Status
+	x.status = x.res.Status
 	if !x.write(x.out) {
 		return
 	}
@@ -24,15 +33,12 @@ func (x *exchange) upgraded() {
 // connect answers CONNECT. What a service's HTTP port gets is HTTP, treated as such: the connection goes on with the
 // requests inside. Anywhere else bytes are tunnelled.
 func (x *exchange) connect() {
-	c := x.conn
 	if !x.b.spec.Explicit {
 		x.say(noRoute, endings[noRoute].status, tooFar(x.req.Authority()))
 		return
 	}
 	if x.target.cluster.Spec.Kind != model.Passthrough {
-		x.established()
-		c.port = portOf(x.req.Authority(), x.b.port)
-		x.silent, x.again = true, true
+		x.inside()
 		return
 	}
 	e := x.dialled(x.target.cluster)
@@ -51,9 +57,20 @@ func (x *exchange) connect() {
 	}
 }
 
+// inside answers CONNECT for a port of HTTP: the connection goes on with the requests inside, which count; CONNECT does not.
+func (x *exchange) inside() {
+	x.established()
+	_, x.conn.port, _ = message.SplitAuthority(x.req.Authority()) // the codec sees to it that there is a port
+	x.silent, x.again = true, true
+}
+
 // established answers 200 to CONNECT: no framing, no body.
 func (x *exchange) established() {
-	x.started, x.status = true, 200
+	c := x.conn
+	if c.guard.arm(now() + int64(c.proxy.limits.HeadTimeout)) {
+		c.link.Resume()
+	}
+	x.status = 200
 	x.complete = x.write([]byte("HTTP/1.1 200 Connection established\r\n\r\n"))
 }
 
@@ -61,10 +78,19 @@ func (x *exchange) established() {
 func (x *exchange) tunnel() {
 	c, up := x.conn, x.up
 	x.complete, x.again = true, false
-	c.guard.arm(never)
 	c.guard.waiting.Store(0)
+	if c.guard.arm(never) {
+		c.link.Resume()
+		up.Resume()
+	}
 	var there sync.WaitGroup
 	there.Go(func() {
+		if p := x.pump; p != nil {
+			if <-p.finished; !p.sent { // the request's own body comes first
+				_, _ = up.Reset(), c.link.Reset()
+				return
+			}
+		}
 		x.received += forwardBytes(&up.Link, &c.link, c.in)
 		c.in = nil
 	})
@@ -75,29 +101,21 @@ func (x *exchange) tunnel() {
 
 // forwardBytes sends first and then all that src gives to dst, and passes the end on. On Linux the kernel moves the bytes.
 func forwardBytes(dst, src *link.Link, first *link.Buffer) (n int64) {
+	var err error
 	if first != nil {
 		n = int64(first.Len())
-		err := dst.Write(first.Bytes())
+		err = dst.Write(first.Bytes())
 		link.PutBuffer(first)
-		if err != nil {
-			_ = src.Close()
-			return 0
-		}
 	}
-	m, err := io.Copy(dst.Conn(), src.Conn())
+	if err == nil {
+		var m int64
+		m, err = io.Copy(dst.Conn(), src.Conn())
+		n += m
+	}
 	if t, ok := dst.Conn().(*net.TCPConn); ok && err == nil {
 		_ = t.CloseWrite()
-		return n + m
+		return n
 	}
-	_ = dst.Close() // a failure on one side ends both
-	_ = src.Close()
-	return n + m
-}
-
-// portOf returns the port of authority, or other where it has none.
-func portOf(authority []byte, other int) int {
-	if _, port, ok := message.SplitAuthority(authority); ok && port != 0 {
-		return port
-	}
-	return other
+	_, _ = dst.Reset(), src.Reset() // a failure on one side ends both, and looks like one
+	return n
 }

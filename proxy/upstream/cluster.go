@@ -43,6 +43,8 @@ type Member struct {
 type dialled struct {
 	mu        sync.Mutex
 	endpoints map[string]*Endpoint
+	// retired says that no configuration has the cluster any more: an exchange that began before leaves nothing behind.
+	retired bool
 }
 
 // Dialled returns the endpoint at an address that a request names.
@@ -53,7 +55,7 @@ func (c *Cluster) Dialled(address []byte, now int64) *Endpoint {
 	e := d.endpoints[string(address)]
 	if e == nil {
 		e = &Endpoint{address: string(address)}
-		if len(d.endpoints) >= maxDialled {
+		if d.retired || len(d.endpoints) >= maxDialled {
 			e.gone = true
 			return e
 		}
@@ -82,4 +84,5 @@ func (d *dialled) retire() {
 		e.retire()
 	}
 	clear(d.endpoints)
+	d.retired = true
 }

@@ -90,6 +90,12 @@ func (l *Link) Ended() bool {
 	return n == 0 && err == nil || err != nil && !errors.Is(err, syscall.EAGAIN)
 }
 
+// Pending says whether bytes are there to read.
+func (l *Link) Pending() bool {
+	n, _ := l.peek()
+	return n > 0
+}
+
 // peek looks at the next byte without taking it or waiting.
 func (l *Link) peek() (n int, err error) {
 	cerr := l.raw.Control(func(fd uintptr) {
