@@ -2,19 +2,18 @@ package telemetry
 
 import (
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Exchange is what is counted of one request and its answer.
 type Exchange struct {
-	Status     int // 100 to 999; 0 where the client vanished before it had an answer
-	GRPCStatus int // 0 to 16; -1 where there is none
+	Status int // 100 to 999; 0 where the client vanished before it had an answer
+	// GRPCStatus is the grpc-status of the answer's trailers, or where those have none, of its head (ParseGRPCStatus);
+	// -1 where neither has one: then it is derived from Status, as Envoy derives it. Without GRPC it counts for nothing.
+	GRPCStatus int
 	Flags      Flags
-	GRPC       bool // the request's content type is application/grpc
+	GRPC       bool // the request's content type is gRPC's (IsGRPC)
 	Duration   time.Duration
 	// RequestBytes and ResponseBytes are what passed on the client's connection, heads included.
 	RequestBytes, ResponseBytes int64
@@ -28,21 +27,22 @@ const maxEndings = 64
 type ending uint64
 
 func endingOf(x *Exchange) ending {
-	status, grpc := x.Status, x.GRPCStatus
+	status := x.Status
 	if status < 0 || status > 999 {
 		status = 0
 	}
+	e := ending(status) | ending(x.Flags&(flagsEnd-1))<<16
+	if !x.GRPC {
+		return e
+	}
+	grpc := x.GRPCStatus
 	switch {
+	case grpc == -1 && status != 0:
+		grpc = grpcOf(status)
 	case grpc < -1 || grpc > 16:
-		grpc = 2 // as gRPC's libraries read a status that is none: UNKNOWN
-	case !x.GRPC:
-		grpc = -1
+		grpc = grpcUnknown
 	}
-	e := ending(status) | ending(grpc+1)<<10 | ending(x.Flags&(flagsEnd-1))<<16
-	if x.GRPC {
-		e |= 1 << 15
-	}
-	return e
+	return e | ending(grpc+1)<<10 | 1<<15
 }
 
 // coarse rounds the status to its hundred and forgets the flags.
@@ -63,46 +63,22 @@ func (e ending) labels() [4]string {
 	return l
 }
 
-// series are the four instruments of one ending on one edge.
+// series is one ending on one edge. How many exchanges it counts is how many durations it has.
 type series struct {
 	ending                                ending
-	requests                              prometheus.Counter
-	duration, requestBytes, responseBytes prometheus.Observer
+	born                                  int64 // Unix time in nanoseconds
+	duration, requestBytes, responseBytes histogram
 }
 
 // HTTP counts the exchanges of one edge. It is safe for concurrent use until it was released.
-type HTTP struct {
-	hold
-	m      *Metrics
-	labels edgeLabels
-	// claimed says that the edge came from what a client said of itself; guarded by m.mu.
-	claimed bool
-
-	// known is replaced, never changed: most edges know two or three endings, and scanning them is cheaper than a map.
-	known atomic.Pointer[[]*series]
-	mu    sync.Mutex // guards the replacement of known, and dropped
-	// dropped says that the series are gone: what a late exchange records is seen by nobody.
-	dropped bool
-}
+type HTTP edge
 
 // HTTP returns the handle of an edge. Whoever calls it must call Release when done; equal edges share one handle.
 func (m *Metrics) HTTP(e Edge) *HTTP {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.http(m.labels(&e))
-}
-
-// http takes the handle of those labels; m.mu is held.
-func (m *Metrics) http(l edgeLabels) *HTTP {
-	m.sweep()
-	h, ok := m.edges[l]
-	if !ok {
-		h = &HTTP{m: m, labels: l}
-		h.known.Store(new([]*series))
-		m.edges[l] = h
-	}
-	m.take(&h.hold, !ok)
-	return h
+	l := m.labels(&e)
+	return (*HTTP)(m.edge(&l))
 }
 
 // Release gives a handle back. Its series stay for the time that they are retained, and go on where the edge comes back
@@ -117,55 +93,37 @@ func (m *Metrics) Release(h *HTTP) {
 // Record counts one exchange that ended. It keeps nothing of x.
 func (h *HTTP) Record(x *Exchange) {
 	e := endingOf(x)
-	for _, s := range *h.known.Load() {
-		if s.ending == e {
-			s.record(x)
-			return
-		}
+	s := find(known(&h.series), e)
+	if s == nil {
+		s = h.learn(e)
 	}
-	h.learn(e).record(x)
-}
-
-func (s *series) record(x *Exchange) {
-	s.requests.Inc()
-	s.duration.Observe(float64(x.Duration) / float64(time.Millisecond))
-	s.requestBytes.Observe(float64(x.RequestBytes))
-	s.responseBytes.Observe(float64(x.ResponseBytes))
+	s.duration.observeTime(x.Duration)
+	s.requestBytes.observeBytes(x.RequestBytes)
+	s.responseBytes.observeBytes(x.ResponseBytes)
 }
 
 // learn returns the series of an ending that h has not seen, or where it has seen too many, those of its class.
 func (h *HTTP) learn(e ending) *series {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	known := *h.known.Load()
-	if s := find(known, e); s != nil {
+	list := known(&h.series)
+	if s := find(list, e); s != nil {
 		return s
 	}
-	if len(known) >= maxEndings {
+	if len(list) >= maxEndings {
 		h.m.statusLimit.Inc()
 		e = e.coarse()
-		if s := find(known, e); s != nil {
+		if s := find(list, e); s != nil {
 			return s
 		}
 	}
-	if h.dropped {
-		return h.m.nowhere
-	}
-	values := h.values(e)
-	s := &series{
-		ending:        e,
-		requests:      h.m.requests.WithLabelValues(values...),
-		duration:      h.m.duration.WithLabelValues(values...),
-		requestBytes:  h.m.requestBytes.WithLabelValues(values...),
-		responseBytes: h.m.responseBytes.WithLabelValues(values...),
-	}
-	more := append(known[:len(known):len(known)], s)
-	h.known.Store(&more)
+	s := &series{ending: e, born: h.m.clock().UnixNano()}
+	extend(&h.series, s)
 	return s
 }
 
-func find(known []*series, e ending) *series {
-	for _, s := range known {
+func find(list []*series, e ending) *series {
+	for _, s := range list {
 		if s.ending == e {
 			return s
 		}
@@ -173,22 +131,27 @@ func find(known []*series, e ending) *series {
 	return nil
 }
 
-// drop deletes all series of h.
-func (h *HTTP) drop() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.dropped = true
-	for _, s := range *h.known.Load() {
-		values := h.values(s.ending)
-		h.m.requests.DeleteLabelValues(values...)
-		h.m.duration.DeleteLabelValues(values...)
-		h.m.requestBytes.DeleteLabelValues(values...)
-		h.m.responseBytes.DeleteLabelValues(values...)
-	}
+// messages are the gRPC messages of one edge.
+type messages struct {
+	born              int64 // Unix time in nanoseconds
+	request, response atomic.Uint64
 }
 
-// values are those of all labels, in the order of labelNames.
-func (h *HTTP) values(e ending) []string {
-	own := e.labels()
-	return append(append(make([]string, 0, len(labelNames)), h.labels[:]...), own[:]...)
+// Messages counts gRPC messages that passed since it was last called for the same exchange: every five seconds while a
+// stream is open and once when it ends, also where there were none, as Istio reports them. Istio's message counters have
+// none of the labels that only an end decides, nor connection_security_policy and request_protocol.
+func (h *HTTP) Messages(request, response int64) {
+	c := h.messages.Load()
+	if c == nil {
+		c = &messages{born: h.m.clock().UnixNano()}
+		if !h.messages.CompareAndSwap(nil, c) {
+			c = h.messages.Load()
+		}
+	}
+	if request > 0 {
+		c.request.Add(uint64(request))
+	}
+	if response > 0 {
+		c.response.Add(uint64(response))
+	}
 }

@@ -18,7 +18,7 @@ import (
 type Inbound struct {
 	m       *Metrics
 	base    Edge
-	unknown *HTTP // the edge of callers that say nothing, or too much
+	unknown *edge // the edge of callers that say nothing, or too much
 	callers atomic.Pointer[map[caller]*callerEdge]
 	sought  time.Time // when room was last sought; guarded by m.mu
 	closed  bool      // guarded by m.mu
@@ -29,7 +29,7 @@ type caller struct{ header, principal string }
 
 // callerEdge is a kept caller; called is cleared when room is sought, and set again by its next request.
 type callerEdge struct {
-	http   *HTTP
+	edge   *edge
 	called atomic.Bool
 }
 
@@ -37,7 +37,7 @@ type callerEdge struct {
 // Whoever calls it must call Close when the generation retires.
 func (m *Metrics) Inbound(base Edge) *Inbound {
 	base.Reporter, base.Peer = or(base.Reporter, Destination), model.Peer{}
-	i := &Inbound{m: m, base: base, unknown: m.HTTP(base), sought: m.clock()}
+	i := &Inbound{m: m, base: base, unknown: (*edge)(m.HTTP(base)), sought: m.clock()}
 	i.callers.Store(&map[caller]*callerEdge{})
 	return i
 }
@@ -46,6 +46,15 @@ func (m *Metrics) Inbound(base Edge) *Inbound {
 // connection's peer (empty where it showed none). The handle is i's: the caller does not release it. A caller that was
 // seen before costs no allocation.
 func (i *Inbound) HTTP(header []byte, principal string) *HTTP {
+	return (*HTTP)(i.edge(header, principal))
+}
+
+// TCP returns the edge of a connection by what its peer is known by; see HTTP. Most connections carry no header.
+func (i *Inbound) TCP(header []byte, principal string) *TCP {
+	return (*TCP)(i.edge(header, principal))
+}
+
+func (i *Inbound) edge(header []byte, principal string) *edge {
 	if len(header) == 0 && principal == "" {
 		return i.unknown
 	}
@@ -53,12 +62,12 @@ func (i *Inbound) HTTP(header []byte, principal string) *HTTP {
 		if !c.called.Load() {
 			c.called.Store(true)
 		}
-		return c.http
+		return c.edge
 	}
 	return i.admit(header, principal)
 }
 
-func (i *Inbound) admit(header []byte, principal string) *HTTP {
+func (i *Inbound) admit(header []byte, principal string) *edge {
 	peer, ok := ParsePeer(header)
 	if !ok && principal == "" {
 		return i.unknown
@@ -75,7 +84,7 @@ func (i *Inbound) admit(header []byte, principal string) *HTTP {
 	}
 	callers := *i.callers.Load()
 	if c, ok := callers[key]; ok {
-		return c.http
+		return c.edge
 	}
 	e := i.base
 	e.Peer, e.PeerPrincipal = peer, principal
@@ -87,12 +96,12 @@ func (i *Inbound) admit(header []byte, principal string) *HTTP {
 		i.makeRoom()
 		return i.unknown
 	}
-	h := m.http(l)
+	h := m.edge(&l)
 	if !there {
 		h.claimed = true
 		m.peers++
 	}
-	c := &callerEdge{http: h}
+	c := &callerEdge{edge: h}
 	c.called.Store(true)
 	callers = maps.Clone(callers)
 	callers[key] = c
@@ -112,7 +121,7 @@ func (i *Inbound) makeRoom() {
 	for k, c := range callers {
 		if !c.called.Swap(false) {
 			delete(callers, k)
-			i.m.release(&c.http.hold)
+			i.m.release(&c.edge.hold)
 		}
 	}
 	i.callers.Store(&callers)
@@ -127,7 +136,7 @@ func (i *Inbound) Close() {
 	}
 	i.closed = true
 	for _, c := range *i.callers.Load() {
-		i.m.release(&c.http.hold)
+		i.m.release(&c.edge.hold)
 	}
 	i.m.release(&i.unknown.hold)
 	i.callers.Store(&map[caller]*callerEdge{})

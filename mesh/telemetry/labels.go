@@ -45,7 +45,13 @@ var labelNames = []string{
 	"request_protocol", "response_code", "grpc_response_status", "response_flags",
 }
 
-const edgeLabelCount = 21
+// Labels of Istio's TCP metrics.
+var tcpLabelNames = append(labelNames[:edgeLabelCount:edgeLabelCount], "request_protocol", "response_flags")
+
+const (
+	edgeLabelCount    = 21
+	messageLabelCount = 20 // of Istio's gRPC message metrics: connection_security_policy is not known yet when they begin
+)
 
 // edgeLabels are the values of the labels that an edge decides, in the order of labelNames.
 // Edges with equal labels share their series, so this and not Edge is what handles are kept by.

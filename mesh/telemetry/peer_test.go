@@ -110,7 +110,7 @@ func TestInbound(t *testing.T) {
 	}
 	i.Close()
 	i.Close()
-	if h := i.HTTP(header, ""); h != i.unknown {
+	if h := i.HTTP(header, ""); (*edge)(h) != i.unknown {
 		t.Error("a closed Inbound takes new callers")
 	}
 }
@@ -166,7 +166,7 @@ func TestInboundIsBounded(t *testing.T) {
 		invent(i)
 		invent(other)
 	}
-	if h := invent(i); h == i.unknown {
+	if h := invent(i); (*edge)(h) == i.unknown {
 		t.Error("quiet callers hold their places for ever")
 	}
 	if i.HTTP(real, "") != first {

@@ -1,6 +1,6 @@
 // Package telemetry counts what a sidecar does: metric families, their labels, and one Record per exchange.
 //
-// Handles (HTTP, Upstream, Inbound) are resolved when a generation is built and released when it retires; on a
+// Handles (HTTP, TCP, Upstream, Inbound) are resolved when a generation is built and released when it retires; on a
 // request's way there is neither a label lookup nor an allocation. Each sidecar has its own registry, because one
 // process may run many.
 package telemetry
@@ -48,11 +48,8 @@ type Metrics struct {
 	clock     func() time.Time
 	log       *slog.Logger
 
-	requests      *prometheus.CounterVec
-	duration      *prometheus.HistogramVec
-	requestBytes  *prometheus.HistogramVec
-	responseBytes *prometheus.HistogramVec
-	upstreams     *prometheus.CounterVec
+	families    families
+	connections connections
 
 	generation  prometheus.Gauge
 	applied     prometheus.Gauge
@@ -61,18 +58,13 @@ type Metrics struct {
 	overflow    *prometheus.CounterVec
 	peerLimit   prometheus.Counter
 	statusLimit prometheus.Counter
-	nowhere     *series // what exchanges record that end after their edge is gone; never exposed
 
-	mu        sync.Mutex
-	edges     map[edgeLabels]*HTTP
-	endpoints map[upstreamLabels]*Upstream
-	released  int // handles in either map that nobody holds
-	peers     int // claimed edges
-}
-
-// Buckets are the upper bounds of Istio's histograms, in milliseconds and in bytes alike (Envoy's defaults).
-var Buckets = []float64{
-	0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
+	mu           sync.Mutex
+	edges        map[edgeLabels]*edge
+	endpoints    map[upstreamLabels]*Upstream
+	certificates map[string]*Certificate
+	released     int // edges and endpoints that nobody holds
+	peers        int // claimed edges
 }
 
 // New returns the metrics of the sidecar of self.
@@ -95,9 +87,11 @@ func New(self model.Peer, o Options) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(), self: self, principal: o.Principal,
 		retain: o.Retain, maxPeers: o.MaxPeers, clock: o.Clock, log: o.Log,
-		edges: map[edgeLabels]*HTTP{}, endpoints: map[upstreamLabels]*Upstream{},
+		families: newFamilies(),
+		edges:    map[edgeLabels]*edge{}, endpoints: map[upstreamLabels]*Upstream{}, certificates: map[string]*Certificate{},
 	}
-	m.families()
+	m.own()
+	m.connections.register(m.registry)
 	m.registry.MustRegister(m, m.generation, m.applied, m.rejected, m.version, m.overflow)
 	m.registry.MustRegister(constant("istio_build", "Build of an Istio component; always 1.",
 		prometheus.Labels{"component": "proxy", "tag": o.Version}))
@@ -109,20 +103,8 @@ func New(self model.Peer, o Options) *Metrics {
 	return m
 }
 
-func (m *Metrics) families() {
-	histogram := func(name, help string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: Buckets}, labelNames)
-	}
-	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "istio_requests_total", Help: "Requests that ended, however they did.",
-	}, labelNames)
-	m.duration = histogram("istio_request_duration_milliseconds", "Time from a request's first byte to the end of its answer, in milliseconds.")
-	m.requestBytes = histogram("istio_request_bytes", "Bytes received of a request, head included.")
-	m.responseBytes = histogram("istio_response_bytes", "Bytes sent of an answer, head included.")
-	m.upstreams = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "outrider_upstream_requests_total", Help: "Attempts that an endpoint was sent, by its answer's status; 0 where none came.",
-	}, []string{"destination_service", "port", "subset", "endpoint", "response_code"})
-
+// own makes the metrics of the sidecar itself.
+func (m *Metrics) own() {
 	m.generation = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "outrider_config_generation", Help: "Configurations applied since the start; the running one's number.",
 	})
@@ -135,9 +117,6 @@ func (m *Metrics) families() {
 	m.version = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "outrider_config_info", Help: "Version of the running configuration; always 1.",
 	}, []string{"version"})
-	m.nowhere = &series{requests: prometheus.NewCounter(prometheus.CounterOpts{Name: "nowhere"})}
-	m.nowhere.duration = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "nowhere"})
-	m.nowhere.requestBytes, m.nowhere.responseBytes = m.nowhere.duration, m.nowhere.duration
 	m.overflow = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "outrider_metrics_overflow_total", Help: "Requests counted under less exact labels, because a limit of series was reached.",
 	}, []string{"limit"})
@@ -193,27 +172,6 @@ func (m *Metrics) Generation(version string, ok bool) {
 	m.version.WithLabelValues(version).Set(1)
 }
 
-// Describe makes Metrics the collector of the families whose series come and go.
-func (m *Metrics) Describe(c chan<- *prometheus.Desc) {
-	for _, v := range m.vectors() {
-		v.Describe(c)
-	}
-}
-
-// Collect first drops the series whose time is over.
-func (m *Metrics) Collect(c chan<- prometheus.Metric) {
-	m.mu.Lock()
-	m.sweep()
-	m.mu.Unlock()
-	for _, v := range m.vectors() {
-		v.Collect(c)
-	}
-}
-
-func (m *Metrics) vectors() [5]prometheus.Collector {
-	return [...]prometheus.Collector{m.requests, m.duration, m.requestBytes, m.responseBytes, m.upstreams}
-}
-
 // hold counts who uses a handle; m.mu guards it.
 type hold struct {
 	users int
@@ -240,27 +198,26 @@ func (m *Metrics) release(h *hold) {
 	}
 }
 
-// sweep drops the handles that nobody held for the time that they are retained; m.mu is held.
+// sweep drops the handles that nobody held for the time that they are retained, and so their series; what ends later
+// counts in a handle that no scrape sees. m.mu is held.
 func (m *Metrics) sweep() {
 	if m.released == 0 {
 		return
 	}
 	now := m.clock()
-	for k, h := range m.edges {
-		if h.users == 0 && now.Sub(h.since) >= m.retain {
+	for k, e := range m.edges {
+		if e.users == 0 && now.Sub(e.since) >= m.retain {
 			delete(m.edges, k)
 			m.released--
-			if h.claimed {
+			if e.claimed {
 				m.peers--
 			}
-			h.drop()
 		}
 	}
 	for k, u := range m.endpoints {
 		if u.users == 0 && now.Sub(u.since) >= m.retain {
 			delete(m.endpoints, k)
 			m.released--
-			u.drop()
 		}
 	}
 }

@@ -5,20 +5,19 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
-// upstreamLabels are the labels that an endpoint of a cluster decides.
-type upstreamLabels struct {
-	service, port, subset, endpoint string
-}
+// upstreamLabels are the labels that an endpoint of a cluster decides: those of upstreamNames but the last.
+type upstreamLabels [4]string
 
-// answers is the counter of one status of one endpoint.
+var upstreamNames = []string{"destination_service", "port", "subset", "endpoint", "response_code"}
+
+// answers counts one status of one endpoint.
 type answers struct {
-	status  int
-	counter prometheus.Counter
+	status int
+	born   int64 // Unix time in nanoseconds
+	count  atomic.Uint64
 }
 
 // Upstream counts the attempts that one endpoint was sent. It is safe for concurrent use until it was released.
@@ -27,9 +26,8 @@ type Upstream struct {
 	m      *Metrics
 	labels upstreamLabels
 
-	known   atomic.Pointer[[]answers] // replaced, never changed
-	mu      sync.Mutex                // guards the replacement of known, and dropped
-	dropped bool
+	answers atomic.Pointer[[]*answers] // replaced, never changed
+	mu      sync.Mutex                 // guards the replacement
 }
 
 // Upstream returns the handle of an endpoint ("host:port") of a service's port and subset. Whoever calls it must call
@@ -37,7 +35,7 @@ type Upstream struct {
 func (m *Metrics) Upstream(service model.Service, port int, subset, endpoint string) *Upstream {
 	l := upstreamLabels{or(service.Host, or(service.Name, unknown)), "", subset, endpoint}
 	if port != 0 { // passed through: whatever port the request names
-		l.port = strconv.Itoa(port)
+		l[1] = strconv.Itoa(port)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -45,7 +43,6 @@ func (m *Metrics) Upstream(service model.Service, port int, subset, endpoint str
 	u, ok := m.endpoints[l]
 	if !ok {
 		u = &Upstream{m: m, labels: l}
-		u.known.Store(new([]answers))
 		m.endpoints[l] = u
 	}
 	m.take(&u.hold, !ok)
@@ -62,50 +59,32 @@ func (m *Metrics) ReleaseUpstream(u *Upstream) {
 
 // Record counts one attempt by the status of its answer; 0 where none came.
 func (u *Upstream) Record(status int) {
-	for _, a := range *u.known.Load() {
+	for _, a := range known(&u.answers) {
 		if a.status == status {
-			a.counter.Inc()
+			a.count.Add(1)
 			return
 		}
 	}
-	u.learn(status).Inc()
+	u.learn(status).count.Add(1)
 }
 
-func (u *Upstream) learn(status int) prometheus.Counter {
+func (u *Upstream) learn(status int) *answers {
 	if status < 0 || status > 999 {
 		status = 0
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	known := *u.known.Load()
-	if len(known) >= maxEndings {
+	list := known(&u.answers)
+	if len(list) >= maxEndings {
 		u.m.statusLimit.Inc()
 		status = status / 100 * 100
 	}
-	for _, a := range known {
+	for _, a := range list {
 		if a.status == status {
-			return a.counter
+			return a
 		}
 	}
-	if u.dropped {
-		return u.m.nowhere.requests
-	}
-	a := answers{status, u.m.upstreams.WithLabelValues(u.values(status)...)}
-	more := append(known[:len(known):len(known)], a)
-	u.known.Store(&more)
-	return a.counter
-}
-
-// drop deletes all series of u.
-func (u *Upstream) drop() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.dropped = true
-	for _, a := range *u.known.Load() {
-		u.m.upstreams.DeleteLabelValues(u.values(a.status)...)
-	}
-}
-
-func (u *Upstream) values(status int) []string {
-	return []string{u.labels.service, u.labels.port, u.labels.subset, u.labels.endpoint, strconv.Itoa(status)}
+	a := &answers{status: status, born: u.m.clock().UnixNano()}
+	extend(&u.answers, a)
+	return a
 }
