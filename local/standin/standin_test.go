@@ -204,7 +204,7 @@ func TestCalls(t *testing.T) {
 			_, _ = w.Write(body)
 		default:
 			w.Header().Set("x-outrider-reason", "no_route")
-			http.Error(w, "nothing \"there\"", 503)
+			http.Error(w, "nothing \"there\"", http.StatusServiceUnavailable)
 		}
 	}))
 	defer sidecar.Close()
