@@ -253,7 +253,7 @@ func (f *decoding) object(n *node) {
 	case o.Namespace == "":
 		o.Namespace = f.namespace
 	}
-	if o.Kind == "ConfigMap" && (o.Namespace != "istio-system" || o.Name != "istio") {
+	if foreign(o) {
 		f.unused(o)
 		return
 	}

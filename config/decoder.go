@@ -14,6 +14,8 @@ type decoder struct {
 	flaws []misfit
 	// lenient ignores what does not fit: below status, which others write.
 	lenient bool
+	// secret leaves values out of what is said.
+	secret bool
 }
 
 // misfit is one thing that does not fit, with its place.
@@ -43,12 +45,20 @@ func (d *decoder) enter(name string) { d.path = append(d.path, step{name: name})
 
 func (d *decoder) enterKey(name string) { d.path = append(d.path, step{name: name, kind: stepKey}) }
 
-func (d *decoder) enterIndex(i int)        { d.path = append(d.path, step{index: i, kind: stepIndex}) }
-func (d *decoder) leave()                  { d.path = d.path[:len(d.path)-1] }
-func (d *decoder) full() bool              { return len(d.flaws) > maxFindings }
-func (d *decoder) fits() bool              { return len(d.flaws) == 0 }
-func (d *decoder) misfits() []misfit       { return d.flaws }
-func (d *decoder) wrong(n *node, w string) { d.add(n, idType, mismatch(n, w), remedyFor(n, w)) }
+func (d *decoder) enterIndex(i int)  { d.path = append(d.path, step{index: i, kind: stepIndex}) }
+func (d *decoder) leave()            { d.path = d.path[:len(d.path)-1] }
+func (d *decoder) full() bool        { return len(d.flaws) > maxFindings }
+func (d *decoder) fits() bool        { return len(d.flaws) == 0 }
+func (d *decoder) misfits() []misfit { return d.flaws }
+
+// wrong records a value of another type than the one wanted.
+func (d *decoder) wrong(n *node, wanted string) {
+	message, remedy := mismatch(n, wanted), remedyFor(n, wanted)
+	if d.secret {
+		message, remedy = unspeakable(n, wanted)
+	}
+	d.add(n, idType, message, remedy)
+}
 
 // at is the path as text.
 func (d *decoder) at() string {

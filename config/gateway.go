@@ -45,11 +45,15 @@ func defaultGateway(g *gatewayv1.Gateway) {
 	}
 }
 
-func defaultHTTPRoute(r *gatewayv1.HTTPRoute) {
-	for i := range r.Spec.ParentRefs {
-		fallback(&r.Spec.ParentRefs[i].Group, gatewayv1.GroupName)
-		fallback(&r.Spec.ParentRefs[i].Kind, "Gateway")
+func defaultParents(refs []gatewayv1.ParentReference) {
+	for i := range refs {
+		fallback(&refs[i].Group, gatewayv1.GroupName)
+		fallback(&refs[i].Kind, "Gateway")
 	}
+}
+
+func defaultHTTPRoute(r *gatewayv1.HTTPRoute) {
+	defaultParents(r.Spec.ParentRefs)
 	if r.Spec.Rules == nil {
 		r.Spec.Rules = []gatewayv1.HTTPRouteRule{{}}
 	}
@@ -175,10 +179,11 @@ func (c *checker) routeHostname(field, name string) {
 	}
 }
 
-func checkHTTPRoute(c *checker, r *gatewayv1.HTTPRoute) {
-	c.atMost("spec.parentRefs", len(r.Spec.ParentRefs), 32, "parents")
-	for i := range r.Spec.ParentRefs {
-		p, field := &r.Spec.ParentRefs[i], item("spec.parentRefs", i)
+// parents checks what a route is attached to.
+func (c *checker) parents(refs []gatewayv1.ParentReference) {
+	c.atMost("spec.parentRefs", len(refs), 32, "parents")
+	for i := range refs {
+		p, field := &refs[i], item("spec.parentRefs", i)
 		c.required(p.Name != "", field+".name", "name a Gateway or a Service")
 		if p.Port != nil {
 			c.port(field+".port", int64(*p.Port))
@@ -187,10 +192,18 @@ func checkHTTPRoute(c *checker, r *gatewayv1.HTTPRoute) {
 			c.label(field+".namespace", string(*p.Namespace))
 		}
 	}
-	c.atMost("spec.hostnames", len(r.Spec.Hostnames), 16, "hostnames")
-	for i, h := range r.Spec.Hostnames {
+}
+
+func (c *checker) hostnames(names []gatewayv1.Hostname, most int) {
+	c.atMost("spec.hostnames", len(names), most, "hostnames")
+	for i, h := range names {
 		c.routeHostname(item("spec.hostnames", i), string(h))
 	}
+}
+
+func checkHTTPRoute(c *checker, r *gatewayv1.HTTPRoute) {
+	c.parents(r.Spec.ParentRefs)
+	c.hostnames(r.Spec.Hostnames, 16)
 	c.required(len(r.Spec.Rules) > 0, "spec.rules", "write at least one rule, or leave rules out for the default")
 	c.atMost("spec.rules", len(r.Spec.Rules), 16, "rules")
 	matches, names := 0, map[string]bool{}
@@ -217,7 +230,7 @@ func (c *checker) rule(field string, r *gatewayv1.HTTPRouteRule) {
 	for i := range r.BackendRefs {
 		b, at := &r.BackendRefs[i], item(field+".backendRefs", i)
 		c.backend(at, &b.BackendObjectReference)
-		c.unless(*b.Weight >= 0 && *b.Weight <= 1000000, idWeight, at+".weight", fmt.Sprintf("the weight %d is out of range", *b.Weight), "write a weight from 0 to 1000000")
+		c.backendWeight(at+".weight", *b.Weight)
 		c.filters(at+".filters", b.Filters, r.Matches, false)
 	}
 	if t := r.Timeouts; t != nil {
@@ -250,6 +263,10 @@ func (c *checker) backend(field string, b *gatewayv1.BackendObjectReference) {
 	if b.Port != nil {
 		c.port(field+".port", int64(*b.Port))
 	}
+}
+
+func (c *checker) backendWeight(field string, w int32) {
+	c.unless(w >= 0 && w <= 1000000, idWeight, field, fmt.Sprintf("the weight %d is out of range", w), "write a weight from 0 to 1000000")
 }
 
 // gatewayDurationForm is GEP-2257: up to four parts of up to five digits, no fractions.

@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	corev1 "k8s.io/api/core/v1"
 )
 
 var update = flag.Bool("update", false, "rewrite the .golden files")
@@ -48,9 +51,16 @@ func transcript(t *testing.T, path string, contents bool) string {
 	return b.String()
 }
 
-// spec is an object's content as JSON, the same in every run.
+// spec is an object's content as JSON, the same in every run; of a Secret, only what may be shown.
 func spec(t *testing.T, o *Object) string {
 	t.Helper()
+	if s, ok := o.Spec.(*corev1.Secret); ok {
+		out := "type " + string(s.Type)
+		for _, k := range slices.Sorted(maps.Keys(s.Data)) {
+			out += fmt.Sprintf(" %s(%d bytes)", k, len(s.Data[k]))
+		}
+		return out + fmt.Sprintf(" stringData %d", len(s.StringData))
+	}
 	data, err := json.Marshal(o.Spec)
 	if m, ok := o.Spec.(proto.Message); ok {
 		data, err = protojson.Marshal(m)

@@ -14,10 +14,11 @@ type Object struct {
 	//
 	//	Service                     *corev1.Service (k8s.io/api; whole object, as for all Kubernetes kinds below)
 	//	EndpointSlice               *discoveryv1.EndpointSlice
-	//	Namespace, ServiceAccount, ConfigMap, Pod    *corev1.Namespace, ...
+	//	Namespace, ServiceAccount, ConfigMap, Secret, Pod    *corev1.Namespace, ... (of a Secret, stringData is in data)
 	//	Deployment, StatefulSet, DaemonSet, ReplicaSet    *appsv1.Deployment, ...
-	//	VirtualService, DestinationRule, ServiceEntry, WorkloadEntry, Gateway (Istio)    *networkingv1.VirtualService, ... (istio.io/api/networking/v1alpha3 spec messages)
-	//	Gateway, HTTPRoute, ReferenceGrant (Gateway API)    *gatewayv1.Gateway, *gatewayv1.HTTPRoute, *gatewayv1beta1.ReferenceGrant (whole objects)
+	//	VirtualService, DestinationRule, ServiceEntry, WorkloadEntry, Gateway (Istio), Sidecar    *networkingv1.VirtualService, ... (istio.io/api/networking/v1alpha3 spec messages)
+	//	Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, BackendTLSPolicy, ReferenceGrant (Gateway API)
+	//	                            *gatewayv1.Gateway, *gatewayv1.HTTPRoute, ..., *gatewayv1beta1.ReferenceGrant (whole objects)
 	//	TrafficSplit, HTTPRouteGroup    *TrafficSplit, *HTTPRouteGroup (this package: all versions in one form)
 	Spec any
 	// Source is where the object stands.
