@@ -167,9 +167,9 @@ func (d *demo) follow(ctx, mesh context.Context) error {
 
 // sumUp says how it was over the whole time, and fails where a split lies outside its bounds.
 func (d *demo) sumUp(mesh context.Context) error {
-	ctx, cancel := context.WithTimeout(mesh, 10*time.Second+2*d.r.options.ScrapeInterval)
+	ctx, cancel := context.WithTimeout(mesh, 10*time.Second+5*d.r.options.ScrapeInterval)
 	defer cancel()
-	if err := d.mesh.Prometheus().Sync(ctx); err != nil {
+	if err := d.settle(ctx); err != nil {
 		return fmt.Errorf("cannot take the last measurements: %w", err)
 	}
 	if err := d.splits.follow(ctx); err != nil {
@@ -190,6 +190,19 @@ func (d *demo) sumUp(mesh context.Context) error {
 		return &status{exitFindings, "a measured split lies outside its bounds"}
 	}
 	return nil
+}
+
+// settle waits until everything was scraped after the last answer. On a busy machine a scrape may miss its time: then the next one counts.
+func (d *demo) settle(ctx context.Context) error {
+	for {
+		if err := d.mesh.Prometheus().Sync(ctx); err != nil {
+			return err
+		}
+		late, err := d.mesh.Prometheus().Query(ctx, "up == 0", time.Now())
+		if err != nil || len(late) == 0 {
+			return err
+		}
+	}
 }
 
 // writeFiles writes the embedded files to the directory. A temporary one is removed at the end unless its files were edited.

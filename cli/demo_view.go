@@ -136,7 +136,10 @@ func (d *demo) block(v *view) string {
 			for _, sh := range s.shares {
 				least, most, inside := s.bounds(sh)
 				verdict := d.screen.style(green, "ok")
-				if !inside {
+				switch {
+				case s.total() == 0:
+					verdict = "-"
+				case !inside:
 					verdict = d.screen.style(red, "OUTSIDE")
 				}
 				fmt.Fprintf(w, "  %s\t%s\t%s\t%d\t%d to %d\t%s\n", sh.name, percent(s.part(sh)), percent(ratio(sh.count, s.total())), sh.count, least, most, verdict)
