@@ -228,6 +228,9 @@ func TestRecordAllocatesNothing(t *testing.T) {
 	u := m.Upstream(reviewsService, 9080, "v2", "127.1.0.1:9080")
 	i := m.Inbound(Edge{Service: reviewsService})
 	header := AppendPeer(nil, productpage)
+	call := &Exchange{Status: 200, GRPCStatus: 14, GRPC: true}
+	bare := &Exchange{Status: 503, GRPCStatus: -1, GRPC: true}
+	c := m.TCP(Edge{Reporter: Source, Peer: productpage, Service: reviewsService})
 	f := func(name string, run func()) {
 		t.Helper()
 		run()
@@ -237,6 +240,11 @@ func TestRecordAllocatesNothing(t *testing.T) {
 	}
 	f("HTTP.Record", func() { h.Record(ok); h.Record(late) })
 	f("Upstream.Record", func() { u.Record(200); u.Record(503) })
+	f("HTTP.Record of gRPC", func() { h.Record(call); h.Record(bare) })
+	f("HTTP.Messages", func() { h.Messages(1, 2) })
+	f("TCP", func() { c.Opened(0); c.Bytes(1, 2, 0); c.Closed(0) })
+	f("TCP that failed", func() { c.Opened(UF | URX); c.Bytes(0, 0, UF|URX); c.Closed(UF | URX) })
+	f("Inbound.TCP", func() { i.TCP(nil, "spiffe://cluster.local/ns/default/sa/x").Opened(0) })
 	f("Inbound.HTTP", func() { i.HTTP(header, "").Record(ok) })
 	f("Inbound.HTTP with a principal", func() { i.HTTP(header, "spiffe://cluster.local/ns/default/sa/x").Record(ok) })
 	f("Inbound.HTTP without a header", func() { i.HTTP(nil, "").Record(ok) })
@@ -470,7 +478,11 @@ func TestSidecarsOfOneProcess(t *testing.T) {
 func exposition(t *testing.T, accept string) (contentType string, body []byte) {
 	t.Helper()
 	m := New(productpage, Options{Process: true})
-	m.HTTP(Edge{Reporter: Source, Peer: reviews, Service: reviewsService}).Record(ok)
+	e := Edge{Reporter: Source, Peer: reviews, Service: reviewsService}
+	m.HTTP(e).Record(ok)
+	m.HTTP(e).Messages(1, 1)
+	m.TCP(e).Opened(0)
+	m.Certificate("workload", time.Unix(1700000000, 0))
 	m.Upstream(reviewsService, 9080, "v2", "127.1.0.1:9080").Record(200)
 	m.Generation("v", true)
 	r := httptest.NewRequest("GET", "/stats/prometheus", nil)
@@ -493,6 +505,8 @@ func TestExposition(t *testing.T) {
 		}
 	}
 	f("", "text/plain; version=0.0.4", "# TYPE istio_requests_total counter\n")
+	f("", "text/plain; version=0.0.4", "# TYPE istio_tcp_sent_bytes_total counter\n")
+	f("", "text/plain; version=0.0.4", "# TYPE istio_response_messages_total counter\n")
 	f("application/openmetrics-text;version=1.0.0", "application/openmetrics-text; version=1.0.0", "# TYPE istio_requests counter\n")
 	f("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited", "application/vnd.google.protobuf", "istio_requests_total")
 }
