@@ -228,7 +228,7 @@ func (x *exchange) send(request []byte) (*link.Buffer, error) {
 	if up.Reused && !up.Fresh() {
 		return nil, link.ErrStale
 	}
-	if err := up.Write(request); err != nil {
+	if _, err := up.Write(request); err != nil {
 		return nil, err
 	}
 	x.startPump()

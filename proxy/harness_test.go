@@ -246,8 +246,9 @@ func (c *client) tryRead(method string) (a answer, err error) {
 		a.body, a.trailer, err = readChunked(c.r)
 	case a.field("content-length") != "":
 		b := make([]byte, contentLength(a.head))
-		_, err = io.ReadFull(c.r, b)
-		a.body = string(b)
+		var n int
+		n, err = io.ReadFull(c.r, b)
+		a.body = string(b[:n])
 	default:
 		var b []byte
 		b, err = io.ReadAll(c.r)

@@ -110,6 +110,11 @@ func (p *pump) next() bool {
 	return true
 }
 
+func (p *pump) write(b []byte) bool {
+	_, err := p.up.Write(b)
+	return err == nil
+}
+
 // measured sends n bytes.
 func (p *pump) measured(n int64) bool {
 	c := p.conn
@@ -125,7 +130,7 @@ func (p *pump) measured(n int64) bool {
 		if n -= int64(here); n == 0 {
 			p.taken.Store(true)
 		}
-		if p.up.Write(piece) != nil {
+		if !p.write(piece) {
 			return false // the answer, if there is one, is relayed all the same
 		}
 	}
@@ -159,10 +164,10 @@ func (p *pump) chunked() bool {
 			if done {
 				c.consumed()
 				p.taken.Store(true)
-				return p.up.Write(http1.AppendLastChunk(p.out, &trailers)) == nil
+				return p.write(http1.AppendLastChunk(p.out, &trailers))
 			}
 		}
-		if len(p.out) > 0 && p.up.Write(p.out) != nil {
+		if len(p.out) > 0 && !p.write(p.out) {
 			return false
 		}
 		if c.in.Len() > 0 { // half a chunk's line

@@ -275,14 +275,15 @@ func (x *exchange) write(p []byte) bool {
 
 // push sends to the client. A client that does not take it has gone, or let the exchange's time run out.
 func (x *exchange) push(p []byte) bool {
-	err := x.conn.link.Write(p)
-	if err == nil {
-		x.sent += int64(len(p))
+	n, err := x.conn.link.Write(p)
+	x.sent += int64(n)
+	switch {
+	case err == nil:
 		return true
-	}
-	x.vanish()
-	if link.Interrupted(err) && x.conn.guard.over() && x.conn.guard.why() == expired {
-		x.outcome = routeTimeout
+	case x.conn.guard.over() && (x.started || n == 0): // n is of an interim response, which then was not begun
+		x.interrupted()
+	default:
+		x.vanish()
 	}
 	return false
 }

@@ -104,7 +104,7 @@ func forwardBytes(dst, src *link.Link, first *link.Buffer) (n int64) {
 	var err error
 	if first != nil {
 		n = int64(first.Len())
-		err = dst.Write(first.Bytes())
+		_, err = dst.Write(first.Bytes())
 		link.PutBuffer(first)
 	}
 	if err == nil {

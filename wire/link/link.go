@@ -82,11 +82,8 @@ func (l *Link) More(b *Buffer) error {
 	return err
 }
 
-// Write writes all of p.
-func (l *Link) Write(p []byte) error {
-	_, err := l.conn.Write(p)
-	return err
-}
+// Write writes all of p, or fails behind the first n bytes.
+func (l *Link) Write(p []byte) (n int, err error) { return l.conn.Write(p) }
 
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
