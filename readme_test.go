@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 //
 //	<!-- test: background -->   the block runs on while the blocks after it do, and must end cleanly on SIGTERM
 //	<!-- test: for 5s -->       --for 5s is added to the block's command
+//	<!-- test: in the repository -->  the block runs at the module's root, and what it installs goes to a temporary directory
 //	<!-- test: by .ci/run -->   the block is not executed here, because that script does: it must contain the command
 //	<!-- test: as examples/storefront/traffic.yaml -->  not a command: the ```yaml block must stand in that file as it is
 //
@@ -113,10 +115,29 @@ func blocksOf(t *testing.T, page string) []block {
 
 // session runs the blocks of one page.
 type session struct {
-	dir, bin   string
-	background *exec.Cmd
-	talk       *bytes.Buffer
-	ready      struct{ Admin, Proxy string }
+	dir, bin     string
+	inRepository bool
+	background   *exec.Cmd
+	talk         *transcript
+	ready        struct{ Admin, Proxy string }
+}
+
+// transcript is what a program prints while somebody looks.
+type transcript struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (t *transcript) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.Write(b)
+}
+
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.String()
 }
 
 func (s *session) block(t *testing.T, b block, expected string) {
@@ -144,8 +165,22 @@ func (s *session) block(t *testing.T, b block, expected string) {
 		if b.directive != "" {
 			t.Errorf("%s:%d: a %s block cannot be %q", b.page, b.line, b.language, b.directive)
 		}
+	case b.directive == "in the repository":
+		s.inRepository = true
+		s.run(t, b, "", expected)
+		s.inRepository = false
 	case verb == "background":
 		s.start(t, b)
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			missing := unmatched(expected, s.talk.String())
+			if missing == "" {
+				break
+			}
+			if time.Now().After(end) {
+				t.Errorf("%s:%d: does not print %q; it prints\n%s", b.page, b.line, missing, s.talk)
+				break
+			}
+		}
 	case verb == "for":
 		s.run(t, b, " --for "+rest+" --admin 127.0.0.1:0 --proxy 127.0.0.1:0", expected)
 	case b.directive == "":
@@ -180,8 +215,10 @@ func (s *session) command(ctx context.Context, script string) *exec.Cmd {
 		script = strings.ReplaceAll(script, "127.0.0.1:15001", s.ready.Proxy)
 	}
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
-	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), "PATH="+s.bin+string(os.PathListSeparator)+os.Getenv("PATH"), "NO_COLOR=1")
+	if !s.inRepository {
+		cmd.Dir = s.dir
+	}
+	cmd.Env = append(os.Environ(), "PATH="+s.bin+string(os.PathListSeparator)+os.Getenv("PATH"), "GOBIN="+s.bin, "NO_COLOR=1")
 	return cmd
 }
 
@@ -192,7 +229,7 @@ func (s *session) start(t *testing.T, b block) {
 	file := filepath.Join(s.dir, "ready.json")
 	_ = os.Remove(file)
 	s.background = s.command(context.Background(), "exec "+strings.TrimSpace(b.text)+" --admin 127.0.0.1:0 --proxy 127.0.0.1:0 --ready-file "+file)
-	s.talk = &bytes.Buffer{}
+	s.talk = &transcript{}
 	s.background.Stdout, s.background.Stderr = s.talk, s.talk
 	if err := s.background.Start(); err != nil {
 		t.Fatal(err)
@@ -205,7 +242,7 @@ func (s *session) start(t *testing.T, b block) {
 		if time.Now().After(end) {
 			_ = s.background.Process.Kill()
 			_ = s.background.Wait()
-			t.Fatalf("%s:%d: not ready after a minute\n%s", b.page, b.line, s.talk.Bytes())
+			t.Fatalf("%s:%d: not ready after a minute\n%s", b.page, b.line, s.talk.String())
 		}
 	}
 }
@@ -220,7 +257,7 @@ func (s *session) stop(t *testing.T) {
 		t.Error(err)
 	}
 	if err := s.background.Wait(); err != nil {
-		t.Errorf("%s: %v\n%s", s.background, err, s.talk.Bytes())
+		t.Errorf("%s: %v\n%s", s.background, err, s.talk.String())
 	}
 	s.background, s.ready.Admin, s.ready.Proxy = nil, "", ""
 }
