@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,8 @@ type chaos struct {
 	next, sent, answered atomic.Int64
 	// live counts connections at the applications.
 	live atomic.Int64
+	// over says that the proxy may have ended.
+	over atomic.Bool
 }
 
 func (x *chaos) text(id string, n int) string {
@@ -177,7 +180,9 @@ func (x *chaos) client(address string, n int) {
 	for i := 0; i < n; {
 		nc, err := net.Dial("tcp", address)
 		if err != nil {
-			x.t.Errorf("cannot connect: %v", err)
+			if !x.over.Load() {
+				x.t.Errorf("cannot connect: %v", err)
+			}
 			return
 		}
 		_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
@@ -319,4 +324,41 @@ func TestChaos(t *testing.T) {
 		t.Error(err)
 	}
 	eventually(t, "the end of the connections to applications", func() bool { return x.live.Load() == 0 })
+}
+
+// A proxy that is told to end in the middle of it all does, in time, and leaves nothing behind.
+func TestChaosDrain(t *testing.T) {
+	rounds := 20
+	if testing.Short() {
+		rounds = 4
+	}
+	for round := range rounds {
+		x := &chaos{t: t}
+		o := newOrigin(t, x.application)
+		hang := newOrigin(t, func(_ net.Conn, r *bufio.Reader) {
+			x.live.Add(1)
+			defer x.live.Add(-1)
+			_, _ = io.Copy(io.Discard, r)
+		})
+		p := start(t, x.snapshot([]*origin{o, hang}), Limits{})
+		var running sync.WaitGroup
+		for range 8 {
+			running.Go(func() { x.client(p.Address("outbound"), 1000) })
+		}
+		time.Sleep(time.Duration(rand.IntN(40)) * time.Millisecond) // any moment is as good as another
+		x.over.Store(true)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(40))*time.Millisecond)
+		_ = p.Drain(ctx)
+		cancel()
+		running.Wait()
+		settled(t, p)
+		eventually(t, "the end of the connections to applications", func() bool { return x.live.Load() == 0 })
+		total := 0.0
+		for _, n := range requestsTotal(t, p.metrics.Gatherer(), "response_code") {
+			total += n
+		}
+		if answered, sent := float64(x.answered.Load()), float64(x.sent.Load()); total < answered || total > sent {
+			t.Errorf("round %d: %.0f requests recorded; %.0f were answered and %.0f sent", round, total, answered, sent)
+		}
+	}
 }
