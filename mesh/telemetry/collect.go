@@ -112,7 +112,8 @@ type families struct {
 	requests, duration, requestBytes, responseBytes *family
 	requestMessages, responseMessages               *family
 	opened, closed, sent, received                  *family
-	upstreams, expiry                               *family
+	upstreams                                       *family
+	abuse, handshakes, protocols, expiry            *family
 }
 
 func newFamilies() families {
@@ -132,8 +133,13 @@ func newFamilies() families {
 		received: newFamily("istio_tcp_received_bytes_total", "Bytes received from TCP clients.", tcpLabelNames),
 		upstreams: newFamily("outrider_upstream_requests_total",
 			"Attempts that an endpoint was sent, by its answer's status; 0 where none came.", upstreamNames),
+		abuse: newFamily("outrider_abuse_total", "Times that a limit against abuse of a protocol acted.", abuseNames),
+		handshakes: newFamily("outrider_tls_handshakes_total",
+			"TLS handshakes, by what the sidecar was in them and how they ended.", handshakeLabels),
+		protocols: newFamily("outrider_protocol_detected_total",
+			"Connections to ports of no declared protocol, by what they spoke.", protocolLabels),
 		expiry: newFamily("outrider_certificate_expiry_timestamp_seconds",
-			"When a certificate in use ends, in seconds since 1970.", certificateNames),
+			"When a certificate, trust bundle or revocation list in use ends, in seconds since 1970.", certificateNames),
 	}
 }
 
@@ -142,7 +148,7 @@ func (m *Metrics) Describe(c chan<- *prometheus.Desc) {
 	f := &m.families
 	for _, f := range []*family{
 		f.requests, f.duration, f.requestBytes, f.responseBytes, f.requestMessages, f.responseMessages,
-		f.opened, f.closed, f.sent, f.received, f.upstreams, f.expiry,
+		f.opened, f.closed, f.sent, f.received, f.upstreams, f.abuse, f.handshakes, f.protocols, f.expiry,
 	} {
 		c <- f.desc
 	}
@@ -159,10 +165,6 @@ func (m *Metrics) Collect(c chan<- prometheus.Metric) {
 	endpoints := make([]*Upstream, 0, len(m.endpoints))
 	for _, u := range m.endpoints {
 		endpoints = append(endpoints, u)
-	}
-	certificates := make([]*Certificate, 0, len(m.certificates))
-	for _, k := range m.certificates {
-		certificates = append(certificates, k)
 	}
 	m.mu.Unlock()
 
@@ -182,11 +184,7 @@ func (m *Metrics) Collect(c chan<- prometheus.Metric) {
 	for _, u := range endpoints {
 		u.collect(c)
 	}
-	for _, k := range certificates {
-		seconds := float64(k.expiry.Load())
-		labels := m.families.expiry.sorted(pairs(certificateNames, []string{k.name}), nil)
-		c <- &sample{desc: m.families.expiry.desc, labels: labels, gauge: &dto.Gauge{Value: &seconds}}
-	}
+	m.collectConnections(c)
 }
 
 // with adds what another edge counted under the same labels: edges may differ in connection_security_policy alone.

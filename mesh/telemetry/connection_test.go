@@ -3,10 +3,13 @@ package telemetry
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/outrider-mesh/outrider/mesh/certificate"
 )
 
 func TestConnections(t *testing.T) {
@@ -37,6 +40,13 @@ func TestConnections(t *testing.T) {
 			m.Abuse(l)
 		}
 	}
+	var codec atomic.Uint64
+	codec.Store(5)
+	m.CountAbuse(PingFlood, &codec)
+	if v := value("outrider_abuse_total", "ping"); v != float64(PingFlood)+6 {
+		t.Errorf("with a codec's own count: %v", v)
+	}
+	codec.Store(0)
 	for l := range limitEnd {
 		if v := value("outrider_abuse_total", l.String()); v != float64(l)+1 {
 			t.Errorf("%s: %v", l, v)
@@ -70,7 +80,7 @@ func TestCertificates(t *testing.T) {
 	want := func(lines string) {
 		t.Helper()
 		if lines != "" {
-			lines = "# HELP outrider_certificate_expiry_timestamp_seconds When a certificate in use ends, in seconds since 1970.\n" +
+			lines = "# HELP outrider_certificate_expiry_timestamp_seconds When a certificate, trust bundle or revocation list in use ends, in seconds since 1970.\n" +
 				"# TYPE outrider_certificate_expiry_timestamp_seconds gauge\n" + lines
 		}
 		if err := testutil.GatherAndCompare(m.Gatherer(), strings.NewReader(lines), "outrider_certificate_expiry_timestamp_seconds"); err != nil {
@@ -78,21 +88,27 @@ func TestCertificates(t *testing.T) {
 		}
 	}
 	want("")
-	own := m.Certificate("workload", time.Unix(1000, 0))
-	old := m.Certificate("istio-system/web", time.Unix(2000, 0))
-	next := m.Certificate("istio-system/web", time.Unix(3000, 0)) // the next generation, from a newer Secret
-	m.ReleaseCertificate(old)
-	own.Renew(time.Unix(1700000000, 0))
-	want(`outrider_certificate_expiry_timestamp_seconds{name="istio-system/web"} 3000
-outrider_certificate_expiry_timestamp_seconds{name="workload"} 1.7e+09
-`)
-	m.ReleaseCertificate(next)
-	m.ReleaseCertificate(own)
-	want("")
-	defer func() {
-		if recover() == nil {
-			t.Error("a certificate can be released twice")
+	own := certificate.Expiry{Name: "workload", Kind: certificate.Pair, NotAfter: time.Unix(1000, 0)}
+	gone := m.Certificates(func() []certificate.Expiry { return []certificate.Expiry{own} })
+	web := func(notAfter int64) func() []certificate.Expiry {
+		return func() []certificate.Expiry {
+			return []certificate.Expiry{
+				{Name: "istio-system/web", Kind: certificate.Pair, NotAfter: time.Unix(notAfter, 0)},
+				{Name: "istio-system/web", Kind: certificate.Trust, NotAfter: time.Unix(9000, 0)},
+			}
 		}
-	}()
-	m.ReleaseCertificate(own)
+	}
+	old, next := m.Certificates(web(2000)), m.Certificates(web(3000)) // the next generation has a newer Secret
+	own.NotAfter = time.Unix(1700000000, 0)
+	all := `outrider_certificate_expiry_timestamp_seconds{kind="certificate",name="istio-system/web"} 3000
+outrider_certificate_expiry_timestamp_seconds{kind="certificate",name="workload"} 1.7e+09
+outrider_certificate_expiry_timestamp_seconds{kind="trust",name="istio-system/web"} 9000
+`
+	want(all)
+	old()
+	want(all)
+	gone()
+	next()
+	want("")
+	next()
 }

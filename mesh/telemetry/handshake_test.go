@@ -7,13 +7,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
-	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"testing"
 	"time"
+
+	"github.com/outrider-mesh/outrider/mesh/certificate"
 )
 
 // authority signs certificates for tests.
@@ -103,7 +102,7 @@ func TestHandshakes(t *testing.T) {
 	}
 	same := func(*tls.Config) {}
 	mutual := func(c *tls.Config) { c.ClientAuth = tls.RequireAndVerifyClientCert }
-	certificate := func(k tls.Certificate) func(*tls.Config) {
+	showing := func(k tls.Certificate) func(*tls.Config) {
 		return func(c *tls.Config) { c.Certificates = []tls.Certificate{k} }
 	}
 	version := func(v uint16) func(*tls.Config) {
@@ -113,49 +112,45 @@ func TestHandshakes(t *testing.T) {
 	cipher := func(id uint16) func(*tls.Config) {
 		return func(c *tls.Config) { c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{id} }
 	}
-	refuse := func(reason error) func(*tls.Config) {
-		return func(c *tls.Config) {
-			c.VerifyConnection = func(tls.ConnectionState) error { return fmt.Errorf("cannot trust the peer: %w", reason) }
-		}
-	}
 	f := func(name string, c, s *tls.Config, atClient, atServer Handshake) {
 		t.Helper()
 		ce, se := shake(c, s)
-		if got := HandshakeOf(ce); got != atClient {
+		if got := HandshakeOf(certificate.Reason(ce)); got != atClient {
 			t.Errorf("%s: client has %s, not %s, of %v", name, got, atClient, ce)
 		}
-		if got := HandshakeOf(se); got != atServer {
+		if got := HandshakeOf(certificate.Reason(se)); got != atServer {
 			t.Errorf("%s: server has %s, not %s, of %v", name, got, atServer, se)
 		}
 	}
 	f("good", client(same), server(same), HandshakeOK, HandshakeOK)
-	f("mutual", client(certificate(root.issue(t, "me", soon))), server(mutual), HandshakeOK, HandshakeOK)
+	f("mutual", client(showing(root.issue(t, "me", soon))), server(mutual), HandshakeOK, HandshakeOK)
 	f("no certificate", client(same), server(mutual), HandshakeNoCertificate, HandshakeNoCertificate)
-	f("server's is over", client(same), server(certificate(root.issue(t, "web", time.Now().Add(-time.Hour)))), HandshakeExpired, HandshakeOther)
-	f("client's is over", client(certificate(root.issue(t, "me", time.Now().Add(-time.Hour)))), server(mutual), HandshakeExpired, HandshakeExpired)
-	f("server's is of another root", client(same), server(certificate(other.issue(t, "web", soon))), HandshakeUnknownCA, HandshakeOther)
+	f("server's is over", client(same), server(showing(root.issue(t, "web", time.Now().Add(-time.Hour)))), HandshakeExpired, HandshakeOther)
+	f("client's is over", client(showing(root.issue(t, "me", time.Now().Add(-time.Hour)))), server(mutual), HandshakeExpired, HandshakeExpired)
+	f("server's is of another root", client(same), server(showing(other.issue(t, "web", soon))), HandshakeUnknownCA, HandshakeOther)
 	f("server's is another's", client(func(c *tls.Config) { c.ServerName = "shop" }), server(same), HandshakeNameMismatch, HandshakeOther)
 	f("versions", client(version(tls.VersionTLS12)), server(version(tls.VersionTLS13)), HandshakeProtocol, HandshakeProtocol)
 	f("application protocols", client(protocol("h2")), server(protocol("istio")), HandshakeProtocol, HandshakeProtocol)
-	f("ciphers", client(cipher(tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)), server(cipher(tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384)), HandshakeProtocol, HandshakeProtocol)
-	f("name by our own check", client(refuse(ErrNameMismatch)), server(same), HandshakeNameMismatch, HandshakeOther)
-	f("revoked by our own check", client(refuse(ErrRevoked)), server(same), HandshakeRevoked, HandshakeOther)
+	f("ciphers", client(cipher(tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)), server(cipher(tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384)), HandshakeOther, HandshakeProtocol)
 }
 
 func TestHandshakeOf(t *testing.T) {
-	f := func(err error, want Handshake) {
+	f := func(reason string, want Handshake) {
 		t.Helper()
-		if got := HandshakeOf(err); got != want {
-			t.Errorf("%v is %s, not %s", err, got, want)
+		for _, r := range []string{reason, "peer_" + reason} {
+			if got := HandshakeOf(r); got != want {
+				t.Errorf("%q is %s, not %s", r, got, want)
+			}
 		}
 	}
-	f(nil, HandshakeOK)
-	f(io.EOF, HandshakeOther)
-	f(errors.New("no application protocol at all"), HandshakeOther)
-	f(fmt.Errorf("cannot shake hands: %w", tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}), HandshakeProtocol)
-	f(&tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.TooManyIntermediates}}, HandshakeOther)
-	f(&net.OpError{Op: "remote error", Err: tls.AlertError(44)}, HandshakeRevoked)
-	f(&net.OpError{Op: "remote error", Err: tls.AlertError(48)}, HandshakeUnknownCA)
-	f(&net.OpError{Op: "remote error", Err: tls.AlertError(80)}, HandshakeOther)
-	f(&net.OpError{Op: "read", Err: errors.New("connection reset by peer")}, HandshakeOther)
+	f("", HandshakeOK)
+	f("not_yet_valid", HandshakeExpired)
+	f("pin_mismatch", HandshakeNameMismatch)
+	f("unknown_server_name", HandshakeNameMismatch)
+	f("revoked", HandshakeRevoked)
+	f("revocation_unknown", HandshakeOther)
+	f("alert", HandshakeOther)
+	f("not_tls", HandshakeProtocol)
+	f("timeout", HandshakeOther)
+	f("handshake", HandshakeOther)
 }

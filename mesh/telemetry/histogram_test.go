@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -103,6 +104,9 @@ func TestLikeVectors(t *testing.T) {
 		}
 		var b bytes.Buffer
 		for _, f := range families {
+			if !strings.HasPrefix(f.GetName(), "istio_") {
+				continue
+			}
 			if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
 				t.Fatal(err)
 			}

@@ -50,6 +50,7 @@ type Metrics struct {
 
 	families    families
 	connections connections
+	born        int64 // Unix time in nanoseconds
 
 	generation  prometheus.Gauge
 	applied     prometheus.Gauge
@@ -59,12 +60,11 @@ type Metrics struct {
 	peerLimit   prometheus.Counter
 	statusLimit prometheus.Counter
 
-	mu           sync.Mutex
-	edges        map[edgeLabels]*edge
-	endpoints    map[upstreamLabels]*Upstream
-	certificates map[string]*Certificate
-	released     int // edges and endpoints that nobody holds
-	peers        int // claimed edges
+	mu        sync.Mutex
+	edges     map[edgeLabels]*edge
+	endpoints map[upstreamLabels]*Upstream
+	released  int // edges and endpoints that nobody holds
+	peers     int // claimed edges
 }
 
 // New returns the metrics of the sidecar of self.
@@ -87,11 +87,10 @@ func New(self model.Peer, o Options) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(), self: self, principal: o.Principal,
 		retain: o.Retain, maxPeers: o.MaxPeers, clock: o.Clock, log: o.Log,
-		families: newFamilies(),
-		edges:    map[edgeLabels]*edge{}, endpoints: map[upstreamLabels]*Upstream{}, certificates: map[string]*Certificate{},
+		families: newFamilies(), born: o.Clock().UnixNano(),
+		edges: map[edgeLabels]*edge{}, endpoints: map[upstreamLabels]*Upstream{},
 	}
 	m.own()
-	m.connections.register(m.registry)
 	m.registry.MustRegister(m, m.generation, m.applied, m.rejected, m.version, m.overflow)
 	m.registry.MustRegister(constant("istio_build", "Build of an Istio component; always 1.",
 		prometheus.Labels{"component": "proxy", "tag": o.Version}))

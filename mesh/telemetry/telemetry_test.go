@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/outrider-mesh/outrider/mesh/certificate"
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
@@ -482,7 +483,9 @@ func exposition(t *testing.T, accept string) (contentType string, body []byte) {
 	m.HTTP(e).Record(ok)
 	m.HTTP(e).Messages(1, 1)
 	m.TCP(e).Opened(0)
-	m.Certificate("workload", time.Unix(1700000000, 0))
+	m.Certificates(func() []certificate.Expiry {
+		return []certificate.Expiry{{Name: "workload", Kind: certificate.Pair, NotAfter: time.Unix(1700000000, 0)}}
+	})
 	m.Upstream(reviewsService, 9080, "v2", "127.1.0.1:9080").Record(200)
 	m.Generation("v", true)
 	r := httptest.NewRequest("GET", "/stats/prometheus", nil)
