@@ -15,6 +15,8 @@ type field struct {
 	id                ID
 	// line says that the buffer holds the whole line as HTTP/1 writes it: name, ": ", value, CRLF.
 	line bool
+	// private says that the field was marked never to be put into a compression table (RFC 7541 §7.1.3).
+	private bool
 }
 
 // Head is a list of header fields in the order received. The zero Head is empty and ready.
@@ -54,7 +56,7 @@ func (h *Head) AppendAt(id ID, name, nameLen, value, valueLen int) {
 	f := &h.fields[n] // filled in place: a literal that is copied in stalls the store buffer (BenchmarkReadRequest)
 	f.name, f.nameLen = uint32(name), uint32(nameLen)
 	f.value, f.valueLen = uint32(value), uint32(valueLen)
-	f.id = id
+	f.id, f.private = id, false
 	end := value + valueLen
 	f.line = value == name+nameLen+2 && h.buf[value-1] == ' ' && h.buf[end] == '\r' && h.buf[end+1] == '\n'
 }
@@ -124,6 +126,12 @@ func (h *Head) Field(i int) (id ID, name, value []byte) {
 func (h *Head) Append(id ID, name, value []byte) {
 	h.putLine(id, name, value)
 }
+
+// SetPrivate marks the field that was added last as one that its sender wants in no compression table.
+func (h *Head) SetPrivate() { h.fields[len(h.fields)-1].private = true }
+
+// Private says whether the i-th field was marked so.
+func (h *Head) Private(i int) bool { return h.fields[i].private }
 
 // Add adds a field at the end, beside fields of the same name. Neither part may hold CR, LF or NUL.
 func (h *Head) Add(name, value string) { h.putLineString(IdentifyString(name), name, value) }

@@ -356,10 +356,13 @@ func FuzzDecode(f *testing.F) {
 
 // meshFields are those of a request between services, in the order that a client sends.
 var meshFields = []ref.HeaderField{
-	{Name: "user-agent", Value: "grpc-go/1.83.2"}, {Name: "accept", Value: "application/json"},
-	{Name: "content-type", Value: "application/json"}, {Name: "x-request-id", Value: "5f9fdb1e-5c2b-4ee5-8f3a-2a1a6f6d7b1c"},
+	{Name: "user-agent", Value: "grpc-go/1.83.2"},
+	{Name: "accept", Value: "application/json"},
+	{Name: "content-type", Value: "application/json"},
+	{Name: "x-request-id", Value: "5f9fdb1e-5c2b-4ee5-8f3a-2a1a6f6d7b1c"},
 	{Name: "traceparent", Value: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
-	{Name: "x-forwarded-proto", Value: "http"}, {Name: "x-custom", Value: "something of the application"},
+	{Name: "x-forwarded-proto", Value: "http"},
+	{Name: "x-custom", Value: "something of the application"},
 	{Name: "accept-encoding", Value: "gzip"},
 }
 
