@@ -11,7 +11,7 @@ import (
 
 // say answers the request itself, as failures are answered: plain text and the reason.
 func (x *exchange) say(o outcome, status int, why string) {
-	if x.started {
+	if x.started || x.raw {
 		x.outcome = o
 		return
 	}

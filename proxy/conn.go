@@ -43,6 +43,10 @@ func newConn(l *listener, nc net.Conn) *conn {
 // serve carries exchanges until the connection ends.
 func (c *conn) serve() {
 	defer c.end()
+	if opaque(c.listener.live.Load().spec.Protocol) {
+		c.pass(nil)
+		return
+	}
 	for c.await() {
 		x := getExchange(c)
 		again := x.run()

@@ -43,6 +43,7 @@ type exchange struct {
 	resent   bool
 	started  bool // the final response, or a piece of it, has gone to the client
 	complete bool // the client has the whole response
+	raw      bool // an opaque connection: there is nobody to answer
 	silent   bool // counts as no request: CONNECT, whose requests inside do
 	hurried  bool // asked for the sweeper's fine tick
 	linger   bool // the client may still be sending: close with care
@@ -132,12 +133,15 @@ func (x *exchange) receive() bool {
 // refuse answers a head that the codec does not accept.
 func (x *exchange) refuse(err error) {
 	x.begin = now()
-	refusal := (*http1.Error)(nil)
-	if errors.As(err, &refusal) {
-		x.answerEarly(badRequest, refusal.Status, refusal.Reason)
-		return
+	x.answerEarly(badRequest, statusOf(err), err.Error())
+}
+
+// statusOf returns the status that the codec wants a message to be refused with.
+func statusOf(err error) int {
+	if refusal := (*http1.Error)(nil); errors.As(err, &refusal) {
+		return refusal.Status
 	}
-	x.answerEarly(badRequest, endings[badRequest].status, err.Error())
+	return endings[badRequest].status
 }
 
 // answerEarly answers before there is a request to answer, ends the connection and records.
@@ -169,7 +173,7 @@ func (x *exchange) match() bool {
 	if x.b.spec.Direction == model.Inbound {
 		x.identify()
 	}
-	if x.b.spec.Explicit && m.Known && isConnect(&x.req) && !(m.Found && m.Rule.refuses()) {
+	if x.b.spec.Explicit && m.Known && isConnect(&x.req) && !(m.Found && (m.Rule.refuses() || m.Rule.opaque())) {
 		x.inside() // whatever the rules say of paths and fields, they say to the requests inside
 		return false
 	}

@@ -30,6 +30,10 @@ func (x *exchange) forward() {
 		x.connect()
 		return
 	}
+	if opaque(x.target.cluster.Spec.Protocol) {
+		x.say(noRoute, 503, "no route: this port of "+x.target.cluster.Spec.Service.Host+" does not serve HTTP; CONNECT tunnels to it")
+		return
+	}
 	x.edit()
 	var last *upstream.Endpoint
 	for n := 1; ; n++ {

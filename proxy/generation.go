@@ -30,8 +30,9 @@ type binding struct {
 	peer []byte
 	// inbound finds the edge of an inbound listener's exchanges by who calls; unrouted counts, on the others, those that
 	// reach no cluster.
-	inbound  *telemetry.Inbound
-	unrouted *telemetry.HTTP
+	inbound     *telemetry.Inbound
+	unrouted    *telemetry.HTTP
+	unroutedTCP *telemetry.TCP
 	reasons  bool // answers of our own carry x-outrider-reason
 	port     int  // the port of a request whose authority has none
 }
@@ -93,6 +94,7 @@ func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 		default:
 			b.peer = peer
 			b.unrouted = p.metrics.HTTP(telemetry.Edge{Reporter: telemetry.Source, Security: "unknown"})
+			b.unroutedTCP = p.metrics.TCP(telemetry.Edge{Reporter: telemetry.Source, Security: "unknown"})
 		}
 		g.bindings[l.Name] = b
 	}
@@ -125,6 +127,7 @@ func (g *generation) unbind(p *Proxy) {
 		}
 		if b.unrouted != nil {
 			p.metrics.Release(b.unrouted)
+			p.metrics.ReleaseTCP(b.unroutedTCP)
 		}
 	}
 }

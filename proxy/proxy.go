@@ -63,6 +63,7 @@ type Proxy struct {
 	limits   Limits
 	upstream *upstream.Set
 	conns    registry
+	flows    flows
 	stats    stats
 
 	// change serialises Apply, Drain and Close.

@@ -21,9 +21,10 @@ type pump struct {
 	taken atomic.Bool
 	// sent says that all of the body was written; read it after finished is closed.
 	sent bool
-	// outcome is what went wrong on the client's side, passed where nothing did; read it after finished is closed.
+	// outcome is what went wrong on the client's side, passed where nothing did, and refusal what is wrong with the body,
+	// where something is; read them after finished is closed.
 	outcome outcome
-	why     string
+	refusal error
 	bytes   int64
 	out     []byte
 }
@@ -152,7 +153,7 @@ func (p *pump) chunked() bool {
 		for c.in.Len() > 0 {
 			data, n, done, err := chunks.Next(c.in.Bytes(), &trailers, lim)
 			if err != nil {
-				p.outcome, p.why = badRequest, err.Error()
+				p.outcome, p.refusal = badRequest, err
 				return false
 			}
 			if n == 0 && !done {
@@ -187,7 +188,5 @@ func (x *exchange) pumpFailed() {
 		x.vanish()
 		return
 	}
-	x.linger = true
-	x.req.Close = true
-	x.say(x.pump.outcome, endings[x.pump.outcome].status, x.pump.why)
+	x.say(badRequest, statusOf(x.pump.refusal), x.pump.refusal.Error())
 }

@@ -102,11 +102,7 @@ func (x *exchange) lost(err error) {
 
 // malformed ends an exchange whose answer must not be forwarded: its framing is broken or ambiguous.
 func (x *exchange) malformed(err error) {
-	why := err.Error()
-	if refusal := (*http1.Error)(nil); errors.As(err, &refusal) {
-		why = refusal.Reason
-	}
-	x.conn.proxy.log.Warn("malformed response", "peer", x.up.Conn().RemoteAddr().String(), "reason", why)
+	x.conn.proxy.log.Warn("malformed response", "peer", x.up.Conn().RemoteAddr().String(), "reason", err)
 	x.counted(endings[upstreamProtocol].status)
 	x.say(upstreamProtocol, endings[upstreamProtocol].status, endings[upstreamProtocol].body)
 }

@@ -39,6 +39,16 @@ type reply struct {
 	outcome outcome
 }
 
+// opaque says whether the rule leads to a port whose bytes pass unread.
+func (r *rule) opaque() bool {
+	for i := range r.targets {
+		if c := r.targets[i].cluster; c != nil && opaque(c.Spec.Protocol) {
+			return true
+		}
+	}
+	return false
+}
+
 // refuses says whether the proxy answers for want of a destination, whatever the request is.
 func (r *rule) refuses() bool { return r.reply != nil && r.reply.outcome != configured }
 

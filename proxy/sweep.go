@@ -16,6 +16,8 @@ const (
 	fineBelow = 2 * time.Second
 	// goneAfter is how long an exchange waits for its upstream before the sweeper looks whether the client is still there.
 	goneAfter = int64(100 * time.Millisecond)
+	// flowSeconds is how often a tunnel that lasts tells what has passed (Istio's reporting interval).
+	flowSeconds = 5
 )
 
 // never is the deadline of a busy phase that may last.
@@ -146,7 +148,7 @@ func (p *Proxy) sweep(ctx context.Context) {
 	var conns []*conn
 	tick := time.NewTimer(coarseTick)
 	defer tick.Stop()
-	lastPeek, lastTidy := now(), now()
+	lastPeek, lastTidy, seconds := now(), now(), 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -167,6 +169,9 @@ func (p *Proxy) sweep(ctx context.Context) {
 		if t-lastTidy >= int64(time.Second) {
 			lastTidy = t
 			p.upstream.Sweep(t)
+			if seconds++; seconds%flowSeconds == 0 {
+				p.flows.look()
+			}
 		}
 		if p.conns.fine.Load() > 0 {
 			tick.Reset(fineTick)

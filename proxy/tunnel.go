@@ -37,22 +37,21 @@ func (x *exchange) connect() {
 		x.say(noRoute, endings[noRoute].status, tooFar(x.req.Authority()))
 		return
 	}
-	if x.target.cluster.Spec.Kind != model.Passthrough {
+	if x.target.cluster.Spec.Kind != model.Passthrough && !opaque(x.target.cluster.Spec.Protocol) {
 		x.inside()
 		return
 	}
-	e := x.dialled(x.target.cluster)
-	if e == nil {
-		return
-	}
-	if !x.lease(e, true) {
-		if x.outcome == passed {
-			x.say(upstreamConnect, endings[upstreamConnect].status, endings[upstreamConnect].body)
+	x.reach()
+	if x.up == nil {
+		if !x.complete {
+			x.say(x.outcome, endings[x.outcome].status, endings[x.outcome].body)
 		}
 		return
 	}
 	x.established()
 	if x.complete {
+		x.raw, x.silent = true, true // counted as a connection
+		x.received, x.sent = 0, 0
 		x.tunnel()
 	}
 }
@@ -82,6 +81,11 @@ func (x *exchange) tunnel() {
 	if c.guard.arm(never) {
 		c.link.Resume()
 		up.Resume()
+	}
+	var f *flow
+	if x.raw {
+		f = x.openFlow()
+		defer x.closeFlow(f)
 	}
 	var there sync.WaitGroup
 	there.Go(func() {

@@ -24,6 +24,8 @@ type Cluster struct {
 	ConnectTimeout time.Duration
 	// Unserved counts exchanges that reached no endpoint.
 	Unserved *telemetry.HTTP
+	// UnservedTCP counts connections that reached none; nil where none are tunnelled to the cluster.
+	UnservedTCP *telemetry.TCP
 
 	dialled *dialled // of a Passthrough cluster
 }
@@ -36,6 +38,7 @@ type Member struct {
 	Spec *model.Endpoint
 	// Edge counts exchanges with it; Counter counts what it answered.
 	Edge    *telemetry.HTTP
+	TCP     *telemetry.TCP // where connections are tunnelled to it
 	Counter *telemetry.Upstream
 }
 

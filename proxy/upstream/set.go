@@ -73,6 +73,9 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 	}
 	if spec.Kind != model.Application {
 		c.Unserved = s.metrics.HTTP(edge(spec, model.Peer{}))
+		if tunnelled(spec) {
+			c.UnservedTCP = s.metrics.TCP(edge(spec, model.Peer{}))
+		}
 	}
 	hosts := make([]*balance.Host, len(spec.Endpoints))
 	for i := range spec.Endpoints {
@@ -90,6 +93,9 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 		}
 		if spec.Kind != model.Application {
 			c.Members[i].Edge = s.metrics.HTTP(edge(spec, e.Peer))
+			if tunnelled(spec) {
+				c.Members[i].TCP = s.metrics.TCP(edge(spec, e.Peer))
+			}
 		}
 	}
 	var previous balance.Balancer
@@ -110,6 +116,15 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 		ch.dialled[spec.Name] = c.dialled
 	}
 	return c, nil
+}
+
+// tunnelled says whether connections may be passed on to the cluster unread.
+func tunnelled(c *model.Cluster) bool {
+	switch c.Protocol {
+	case model.TCP, model.TLS, model.HTTPS, model.Auto:
+		return true
+	}
+	return c.Kind == model.Passthrough
 }
 
 func edge(c *model.Cluster, p model.Peer) telemetry.Edge {
@@ -135,9 +150,15 @@ func release(m *telemetry.Metrics, clusters map[string]*Cluster) {
 		if c.Unserved != nil {
 			m.Release(c.Unserved)
 		}
+		if c.UnservedTCP != nil {
+			m.ReleaseTCP(c.UnservedTCP)
+		}
 		for i := range c.Members {
 			if e := c.Members[i].Edge; e != nil {
 				m.Release(e)
+			}
+			if t := c.Members[i].TCP; t != nil {
+				m.ReleaseTCP(t)
 			}
 			m.ReleaseUpstream(c.Members[i].Counter)
 		}

@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"sync"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/proxy/upstream"
+	"github.com/outrider-mesh/outrider/wire/link"
+)
+
+// opaque reports whether a protocol's bytes pass unread.
+func opaque(p model.Protocol) bool {
+	switch p {
+	case model.TCP, model.TLS, model.HTTPS:
+		return true
+	}
+	return false
+}
+
+// pass carries a connection whose bytes are only its ends' business: matched once, by the server name where there is
+// one, then tunnelled. What a failure would be told with has no form here, so it is a reset.
+func (c *conn) pass(name []byte) {
+	x := getExchange(c)
+	defer putExchange(x)
+	x.raw, x.begin, x.deadline = true, now(), never
+	c.guard.waiting.Store(0)
+	if c.guard.arm(never) {
+		c.link.Resume()
+	}
+	x.req.SetAuthority(name)
+	m := x.b.table.Match(&x.req, x.b.port, &x.routes)
+	switch {
+	case !m.Found || m.Rule.split == nil && len(m.Rule.targets) == 0:
+		x.outcome = noRoute
+	default:
+		x.rule = m.Rule
+		x.target = x.choose()
+		if x.target.reply != nil {
+			x.outcome = x.target.reply.outcome
+			break
+		}
+		x.reach()
+	}
+	if x.up == nil {
+		x.unreached()
+		_ = c.link.Reset()
+		return
+	}
+	x.tunnel()
+	c.upstream.Store(nil)
+	x.up.Drop()
+	x.up = nil
+}
+
+// reach connects to an endpoint of the target, another where one cannot be connected to. x.up is nil where none can.
+func (x *exchange) reach() {
+	var last *upstream.Endpoint
+	for n := 1; n <= connectAttempts; n++ {
+		e := x.pick(last)
+		if e == nil {
+			return
+		}
+		if x.lease(e, true) {
+			return
+		}
+		if x.outcome != passed {
+			return
+		}
+		if last = e; len(x.target.cluster.Members) < 2 {
+			break
+		}
+	}
+	x.outcome = upstreamConnect
+}
+
+// edge is the counter of this connection, by who it is for.
+func (x *exchange) edge() *telemetry.TCP {
+	switch {
+	case x.b.inbound != nil:
+		return x.b.inbound.TCP(nil, "")
+	case x.member != nil && x.member.TCP != nil:
+		return x.member.TCP
+	case x.target != nil && x.target.cluster != nil && x.target.cluster.UnservedTCP != nil:
+		return x.target.cluster.UnservedTCP
+	}
+	return x.b.unroutedTCP
+}
+
+// unreached counts a connection that found no other end.
+func (x *exchange) unreached() {
+	t, flags := x.edge(), endings[x.outcome].flags
+	t.Opened(flags)
+	t.Bytes(0, 0, flags)
+	t.Closed(flags)
+}
+
+// flow is a tunnel as the metrics see it: what has passed is told while it lasts, from the kernel's own counts, as the
+// bytes themselves may never come up to this process.
+type flow struct {
+	edge           *telemetry.TCP
+	client         *link.Link
+	base           link.Traffic // of the client's connection when the tunnel began
+	sent, received int64        // told so far; the sweeper's until the tunnel has ended
+}
+
+// tell reports what has passed since it was last called.
+func (f *flow) tell(sent, received int64) {
+	ds, dr := max(0, sent-f.sent), max(0, received-f.received)
+	f.sent, f.received = f.sent+ds, f.received+dr
+	if ds+dr > 0 {
+		f.edge.Bytes(ds, dr, 0)
+	}
+}
+
+// look tells what the kernel has counted.
+func (f *flow) look() {
+	if t, ok := f.client.Traffic(); ok {
+		f.tell(t.Sent-f.base.Sent, t.Received-f.base.Received)
+	}
+}
+
+// openFlow counts the tunnel as open and lets the sweeper look after it.
+func (x *exchange) openFlow() *flow {
+	f := &flow{edge: x.edge(), client: &x.conn.link}
+	f.base, _ = f.client.Traffic()
+	f.edge.Opened(0)
+	x.conn.proxy.flows.add(f)
+	return f
+}
+
+// closeFlow counts the rest, exactly, and the tunnel as closed.
+func (x *exchange) closeFlow(f *flow) {
+	x.conn.proxy.flows.remove(f)
+	f.tell(x.sent, x.received)
+	f.edge.Closed(0)
+}
+
+// flows are the tunnels that are open and counted.
+type flows struct {
+	mu  sync.Mutex
+	all map[*flow]struct{}
+}
+
+func (s *flows) add(f *flow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = map[*flow]struct{}{}
+	}
+	s.all[f] = struct{}{}
+}
+
+// remove returns once nobody looks at f any more.
+func (s *flows) remove(f *flow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, f)
+}
+
+// look lets every tunnel tell what has passed; the sweeper calls it every few seconds.
+func (s *flows) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for f := range s.all {
+		f.look()
+	}
+}
