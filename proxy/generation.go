@@ -33,8 +33,8 @@ type binding struct {
 	inbound     *telemetry.Inbound
 	unrouted    *telemetry.HTTP
 	unroutedTCP *telemetry.TCP
-	reasons  bool // answers of our own carry x-outrider-reason
-	port     int  // the port of a request whose authority has none
+	reasons     bool // answers of our own carry x-outrider-reason
+	port        int  // the port of a request whose authority has none
 }
 
 // live is a listener's place in the generation in force.

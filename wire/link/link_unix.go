@@ -112,3 +112,14 @@ func (l *Link) peek() (n int, err error) {
 	}
 	return max(n, 0), err
 }
+
+// Traffic is what has passed on a connection, by the kernel's count.
+type Traffic struct {
+	Sent, Received int64 // bytes; sent ones are acknowledged
+}
+
+// Traffic returns what has passed so far, or false where the kernel does not say.
+func (l *Link) Traffic() (t Traffic, ok bool) {
+	_ = l.raw.Control(func(fd uintptr) { t, ok = traffic(int(fd)) })
+	return t, ok
+}

@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package link
+
+func traffic(int) (Traffic, bool) { return Traffic{}, false }
