@@ -6,7 +6,10 @@
 package certificate
 
 import (
+	"fmt"
+	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
@@ -29,6 +32,12 @@ type Expiry struct {
 	NotAfter time.Time
 }
 
+// hidden keeps what embeds it out of logs and messages, whatever the verb: keys are below it.
+type hidden struct{}
+
+// Format writes nothing of what is inside.
+func (hidden) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "(TLS settings)") }
+
 // Error is a reason to refuse a peer.
 type Error struct {
 	Reason string // one of those that Reason returns
@@ -42,6 +51,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // pool holds the sources of one Server or Client, each material once.
 type pool struct {
+	hidden
 	sources map[sourceKey]*source
 	order   []*source // as first used, so that lists come out in a fixed order
 	old     *pool     // while it is being filled: the one before, whose sources go on
@@ -79,10 +89,19 @@ func (p *pool) source(c *model.Certificate, u use) (*source, error) {
 	return s, nil
 }
 
+// expiries lists each name and kind once, by the earliest end where there are several.
 func (p *pool) expiries() []Expiry {
 	var all []Expiry
 	for _, s := range p.order {
-		all = append(all, s.expiries()...)
+		for _, e := range s.expiries() {
+			i := slices.IndexFunc(all, func(o Expiry) bool { return o.Name == e.Name && o.Kind == e.Kind })
+			switch {
+			case i < 0:
+				all = append(all, e)
+			case e.NotAfter.Before(all[i].NotAfter):
+				all[i].NotAfter = e.NotAfter
+			}
+		}
 	}
 	return all
 }

@@ -23,6 +23,7 @@ const (
 
 // Client speaks TLS to one cluster's endpoints. It is safe for concurrent use.
 type Client struct {
+	hidden
 	model  model.ClientTLS
 	trust  *source // nil: the system's roots, or none where SkipVerify
 	own    *source // nil: nothing is shown
@@ -34,6 +35,7 @@ type Client struct {
 // clientState is what was made from one version of the material. Sessions end with it: one that was begun under other
 // roots or with another certificate must not go on.
 type clientState struct {
+	hidden
 	trust, own *loaded
 	sessions   tls.ClientSessionCache
 	mu         sync.RWMutex
@@ -189,9 +191,3 @@ func (c *Client) current() *clientState {
 
 // Expiries lists when the material in use stops being valid.
 func (c *Client) Expiries() []Expiry { return c.pool.expiries() }
-
-// String keeps keys out of logs.
-func (c *Client) String() string { return "TLS client, mode " + string(c.model.Mode) }
-
-// GoString keeps keys out of logs.
-func (c *Client) GoString() string { return c.String() }

@@ -21,6 +21,7 @@ var ALPN = []string{"h2", "http/1.1", "http/1.0"}
 
 // Server takes the TLS connections of one listener. It is safe for concurrent use.
 type Server struct {
+	hidden
 	chains []*chain
 	names  map[string]*chain // exact names, "*.suffix", "*"
 	config *tls.Config
@@ -30,6 +31,7 @@ type Server struct {
 
 // chain is one way in, and what handshakes need of it.
 type chain struct {
+	hidden
 	model   model.ServerTLS
 	own     []*source
 	trust   *source // nil where clients are not verified
@@ -42,6 +44,7 @@ type chain struct {
 
 // built is a configuration and the versions of the material that it was made from.
 type built struct {
+	hidden
 	own    []*loaded
 	trust  *loaded
 	config *tls.Config
@@ -354,9 +357,3 @@ const ticketMark = "outrider server name "
 
 // Expiries lists when the material in use stops being valid, in the order of the configuration, each once.
 func (s *Server) Expiries() []Expiry { return s.pool.expiries() }
-
-// String keeps keys out of logs.
-func (s *Server) String() string { return fmt.Sprintf("TLS server of %d chains", len(s.chains)) }
-
-// GoString keeps keys out of logs.
-func (s *Server) GoString() string { return s.String() }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/url"
@@ -17,10 +18,12 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
+var silent = slog.New(slog.DiscardHandler)
+
 // serve makes a Server that looks at its files on each handshake.
 func serve(t testing.TB, old *Server, chains ...model.ServerTLS) *Server {
 	t.Helper()
-	s, err := newServer(chains, old, nil, 0)
+	s, err := newServer(chains, old, silent, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,15 +363,18 @@ func TestTwoAlgorithms(t *testing.T) {
 
 func TestNotTLS(t *testing.T) {
 	s := serve(t, nil, simple(newAuthority(t, "root").leaf(t, "a"), "*"))
-	here, there := net.Pipe()
+	here, plain := net.Pipe()
+	done := make(chan struct{})
 	go func() {
-		_, _ = there.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
-		there.Close()
+		defer close(done)
+		_, _ = plain.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+		plain.Close()
 	}()
 	wants(t, "server", tls.Server(here, s.Config()).Handshake(), "not_tls")
 	here.Close()
-	here, there = net.Pipe()
-	there.Close()
+	<-done
+	here, gone := net.Pipe()
+	gone.Close()
 	wants(t, "server", tls.Server(here, s.Config()).Handshake(), "closed")
 	here, _ = net.Pipe()
 	_ = here.SetDeadline(time.Now())

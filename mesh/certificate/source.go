@@ -32,7 +32,7 @@ const maxFile = 1 << 20
 // within one tick of the file system's clock cannot be told apart otherwise.
 const settled = 2 * time.Second
 
-// sourceKey tells sources apart. Material is compared by address: a Secret that changed comes as another Material.
+// sourceKey tells sources apart: a Secret by name and digest or, without a digest, by the material's address.
 type sourceKey struct {
 	name, cert, key, ca, crl, digest string
 	material                         *model.Material
@@ -40,11 +40,16 @@ type sourceKey struct {
 }
 
 func keyOf(c *model.Certificate, u use) sourceKey {
-	return sourceKey{c.Name, c.CertFile, c.KeyFile, c.CAFile, c.CRLFile, c.Digest, c.Material, u}
+	k := sourceKey{c.Name, c.CertFile, c.KeyFile, c.CAFile, c.CRLFile, c.Digest, c.Material, u}
+	if k.digest != "" {
+		k.material = nil
+	}
+	return k
 }
 
 // loaded is one version of the material, parsed. It never changes.
 type loaded struct {
+	hidden
 	pair    *tls.Certificate // forPair
 	roots   *x509.CertPool   // forTrust
 	anchors []*x509.Certificate
@@ -54,6 +59,7 @@ type loaded struct {
 // source is one model.Certificate, kept fresh. Files are followed by those who use it: fresh looks at them once in a
 // while. There is no goroutine.
 type source struct {
+	hidden
 	certificate model.Certificate
 	use         use
 	log         *slog.Logger
