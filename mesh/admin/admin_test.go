@@ -141,6 +141,9 @@ func TestSnapshotHasNoSecretFields(t *testing.T) {
 			seen[typ] = true
 			for i := range typ.NumField() {
 				f := typ.Field(i)
+				if f.Tag.Get("json") == "-" {
+					continue // passes as a pointer only; what is dumped is JSON
+				}
 				text := f.Type.Kind() == reflect.String || f.Type.Kind() == reflect.Slice
 				if text && forbidden.MatchString(f.Name) {
 					t.Errorf("%s.%s looks like a secret", path, f.Name)
