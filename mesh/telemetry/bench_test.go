@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"testing"
 )
@@ -33,6 +34,21 @@ func BenchmarkInbound(b *testing.B) {
 	}
 }
 
+// sink is a client that reads everything at once.
+type sink struct {
+	header http.Header
+	bytes  int64
+}
+
+func (s *sink) Header() http.Header { return s.header }
+
+func (s *sink) WriteHeader(int) {}
+
+func (s *sink) Write(p []byte) (int, error) {
+	s.bytes += int64(len(p))
+	return len(p), nil
+}
+
 // BenchmarkScrape writes 20 edges with 2 endings each.
 func BenchmarkScrape(b *testing.B) {
 	m := New(reviews, Options{})
@@ -44,11 +60,23 @@ func BenchmarkScrape(b *testing.B) {
 		h.Record(ok)
 		h.Record(&Exchange{Status: 503, GRPCStatus: -1, Flags: UO})
 	}
-	r := httptest.NewRequest("GET", "/stats/prometheus", nil)
-	b.ReportAllocs()
-	for b.Loop() {
-		w := httptest.NewRecorder()
-		m.Handler().ServeHTTP(w, r)
-		b.SetBytes(int64(w.Body.Len()))
+	f := func(name, accept, encoding string) {
+		b.Run(name, func(b *testing.B) {
+			r := httptest.NewRequest("GET", "/stats/prometheus", nil)
+			r.Header.Set("Accept", accept)
+			if encoding != "" {
+				r.Header.Set("Accept-Encoding", encoding)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				s := sink{header: http.Header{}}
+				m.Handler().ServeHTTP(&s, r)
+				b.SetBytes(s.bytes)
+			}
+		})
 	}
+	f("text", "text/plain;version=0.0.4", "")
+	f("gzip", "text/plain;version=0.0.4", "gzip")
+	f("openmetrics", "application/openmetrics-text;version=1.0.0", "")
+	f("protobuf", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited", "")
 }

@@ -14,13 +14,14 @@ import (
 // reads them. The client library's own vectors hold every label and bucket of every series four times over, which is
 // twelve times the memory.
 type family struct {
+	name  string
 	desc  *prometheus.Desc
 	names []string
 	order []int // of names, sorted by name, as the exposition wants them
 }
 
 func newFamily(name, help string, names []string) *family {
-	f := &family{desc: prometheus.NewDesc(name, help, names, nil), names: names}
+	f := &family{name: name, desc: prometheus.NewDesc(name, help, names, nil), names: names}
 	for i := range names {
 		f.order = append(f.order, i)
 	}
@@ -143,13 +144,16 @@ func newFamilies() families {
 	}
 }
 
-// Describe makes Metrics the collector of the families whose series come and go.
-func (m *Metrics) Describe(c chan<- *prometheus.Desc) {
-	f := &m.families
-	for _, f := range []*family{
+func (f *families) all() []*family {
+	return []*family{
 		f.requests, f.duration, f.requestBytes, f.responseBytes, f.requestMessages, f.responseMessages,
 		f.opened, f.closed, f.sent, f.received, f.upstreams, f.abuse, f.handshakes, f.protocols, f.expiry,
-	} {
+	}
+}
+
+// Describe makes Metrics the collector of the families whose series come and go.
+func (m *Metrics) Describe(c chan<- *prometheus.Desc) {
+	for _, f := range m.families.all() {
 		c <- f.desc
 	}
 }

@@ -8,14 +8,12 @@ package telemetry
 import (
 	"fmt"
 	"log/slog"
-	"net/http"
 	"runtime"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
@@ -137,16 +135,6 @@ func (m *Metrics) Register(c prometheus.Collector) error {
 		return fmt.Errorf("cannot register metrics: %w", err)
 	}
 	return nil
-}
-
-// Handler writes the metrics as text 0.0.4, OpenMetrics or protobuf, by Accept.
-// A family that cannot be collected is logged and left out, and the others are written.
-func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
-		EnableOpenMetrics: true,
-		ErrorHandling:     promhttp.ContinueOnError,
-		ErrorLog:          scrapeLog{m.log},
-	})
 }
 
 // scrapeLog lets promhttp write to slog.
