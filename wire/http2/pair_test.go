@@ -72,7 +72,9 @@ func (e *end) Request(s *Stream, r *message.Request, end bool) {
 	}
 }
 
-func (e *end) Refused(r *message.Request, err *Error) { e.note("refused %d %s", err.Status, err.Reason) }
+func (e *end) Refused(r *message.Request, err *Error) {
+	e.note("refused %d %s", err.Status, err.Reason)
+}
 
 func (e *end) Response(s *Stream, r *message.Response, end bool) {
 	if !e.quiet {
