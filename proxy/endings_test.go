@@ -211,6 +211,11 @@ func TestEndings(t *testing.T) {
 	f("client gone while connecting", func(s *model.Snapshot, _ *model.Rule) {
 		s.Clusters[0].Endpoints[0].Address = deaf(t)
 	}, nil, "0|DC", vanishes(get("/")))
+	f("client gone while CONNECT connects", func(s *model.Snapshot, _ *model.Rule) {
+		s.Clusters[1].Protocol = model.TCP
+		s.Clusters[1].Kind = model.Listed
+		s.Clusters[1].Endpoints = []model.Endpoint{{Address: deaf(t), Weight: 1}}
+	}, nil, "0|DC", vanishes("CONNECT other:80 HTTP/1.1\r\nHost: other:80\r\n\r\n"))
 	f("head too late", nil, nil, "408|-", says("GET / HTTP/1.1\r\n", 408, "request_timeout"))
 	f("bad request", nil, nil, "400|DPE", says("GET  / HTTP/1.1\r\n\r\n", 400, "bad_request"))
 	f("bad path", nil, nil, "400|DPE", says("GET /a\x80%00 HTTP/1.1\r\nHost: app\r\n\r\n", 400, "bad_request"))

@@ -43,7 +43,7 @@ func (x *exchange) connect() {
 	}
 	x.reach()
 	if x.up == nil {
-		if !x.complete {
+		if !x.started && x.outcome == upstreamConnect {
 			x.say(x.outcome, endings[x.outcome].status, endings[x.outcome].body)
 		}
 		return
@@ -82,10 +82,13 @@ func (x *exchange) tunnel() {
 		c.link.Resume()
 		up.Resume()
 	}
-	var f *flow
 	if x.raw {
-		f = x.openFlow()
+		f := x.openFlow()
 		defer x.closeFlow(f)
+		if x.member != nil { // balancers count connections here, where there are no requests to count
+			x.member.Host.Active.Add(1)
+			defer x.member.Host.Active.Add(-1)
+		}
 	}
 	var there sync.WaitGroup
 	there.Go(func() {
