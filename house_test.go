@@ -186,6 +186,19 @@ func TestNoDrawers(t *testing.T) {
 	}
 }
 
+// TestMapNamesEveryRoom looks for each package in the map of ARCHITECTURE.md.
+func TestMapNamesEveryRoom(t *testing.T) {
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packages(t) {
+		if p.dir != "." && !regexp.MustCompile(`(?m)(^|\s)`+regexp.QuoteMeta(p.dir)+`\s`).Match(text) {
+			t.Errorf("ARCHITECTURE.md does not name %s: add it to the map, with what it is for", p.dir)
+		}
+	}
+}
+
 func TestFilesAreShort(t *testing.T) {
 	const most = 600
 	seen := map[string]bool{}
