@@ -19,6 +19,8 @@ type VirtualHost struct {
 	// Port is the port of the authority that this host is for (80 where a request's Host has none); 0 is any.
 	Port  int    `json:"port,omitempty"`
 	Rules []Rule `json:"rules"`
+	// Opaque, where set, decides in place of Rules for a connection whose bytes turn out not to be HTTP (a port of protocol Auto).
+	Opaque []Rule `json:"opaque,omitempty"`
 }
 
 // Rule is one step of a VirtualHost; the first whose Matches hold decides. Exactly one of Route, Redirect and Reply is set.

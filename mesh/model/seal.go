@@ -52,8 +52,13 @@ func (s *Snapshot) Validate() error {
 			return fmt.Errorf("listener %q is there twice", l.Name)
 		}
 		listeners[l.Name] = true
-		if !tables[l.Table] {
+		if len(l.TLS) == 0 && !tables[l.Table] {
 			return fmt.Errorf("listener %q: there is no table %q", l.Name, l.Table)
+		}
+		for j := range l.TLS {
+			if !tables[l.TLS[j].Table] {
+				return fmt.Errorf("listener %q: TLS for %v: there is no table %q", l.Name, l.TLS[j].Names, l.TLS[j].Table)
+			}
 		}
 	}
 	return nil
@@ -69,6 +74,11 @@ func (t *Table) validate(clusters map[string]bool) error {
 		for j := range t.Hosts[i].Rules {
 			if err := t.Hosts[i].Rules[j].validate(clusters); err != nil {
 				return fmt.Errorf("host %q: rule %d: %w", t.Hosts[i].Name, j, err)
+			}
+		}
+		for j := range t.Hosts[i].Opaque {
+			if err := t.Hosts[i].Opaque[j].validate(clusters); err != nil {
+				return fmt.Errorf("host %q: opaque rule %d: %w", t.Hosts[i].Name, j, err)
 			}
 		}
 	}
