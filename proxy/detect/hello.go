@@ -91,11 +91,10 @@ func (h *Hello) gather(b []byte) (int, error) {
 		}
 		return 0, ErrNotTLS
 	}
-	if len(b) >= recordHead+handshakeHead && int(b[3])<<8|int(b[4]) >= handshakeHead {
-		// Nearly always: the length is in the first record. It spares looking through the rest of what is not all there.
-		if length := int(b[6])<<16 | int(b[7])<<8 | int(b[8]); recordHead+handshakeHead+length > MaxHello {
-			return 0, ErrTooLong
-		} else if len(b) < recordHead+handshakeHead+length {
+	if len(b) >= recordHead+handshakeHead {
+		// Nearly always the first record holds all of it: then what is not all there yet need not be copied.
+		size, length := int(b[3])<<8|int(b[4]), int(b[6])<<16|int(b[7])<<8|int(b[8])
+		if size >= handshakeHead+length && len(b) < recordHead+handshakeHead+length {
 			return 0, nil
 		}
 	}
