@@ -12,13 +12,16 @@ const (
 	maxResets = 200
 	// maxContinuations is how many frames one header block may have besides the first.
 	maxContinuations = 16
-	// maxPings, maxSettings and maxPriorities are how many such frames may come in one period; a priority per stream is free.
-	maxPings      = 1000
+	// maxPings is how many PING frames may come in one period besides one for each DATA frame either way: gRPC measures
+	// with them while data flows.
+	maxPings = 1000
+	// maxSettings and maxPriorities are how many such frames may come in one period, a priority for each stream besides.
 	maxSettings   = 100
 	maxPriorities = 1000
 	// maxWindows is how many WINDOW_UPDATE frames may come in one period besides four for each DATA frame that we sent.
 	maxWindows = 5000
-	// maxEmpties is how many frames without content, of unknown type or for streams that are gone may come in one period.
+	// maxEmpties is how many frames without content, of unknown type, for streams that are gone, or that open more streams
+	// than there may be, can come in one period; besides one for each stream.
 	maxEmpties = 2000
 	// maxInterims is how many interim responses one request may get.
 	maxInterims = 100
@@ -84,6 +87,7 @@ type tallies struct {
 	resets, pings, settings, priorities, windows, empties tally
 	opened                                                int    // streams that the client opened in the period of resets
 	dataSent                                              uint64 // what Conn.dataSent was when the period of windows began
+	data, dataSeen                                        uint64 // DATA frames that came; those and those sent, when the period of pings began
 }
 
 // start begins the first period.
@@ -112,15 +116,33 @@ func (c *Conn) reset() *Error {
 // update counts a WINDOW_UPDATE frame; sent is how many DATA frames we have sent so far.
 func (c *Conn) update(sent uint64) *Error {
 	t := &c.tallies.windows
-	if t.n++; t.n <= maxWindows+4*int(sent-c.tallies.dataSent) {
-		return nil
-	}
-	now := c.o.Now()
-	if now-t.since < period {
+	if t.over(c, maxWindows+4*int(sent-c.tallies.dataSent)) {
 		return errWindows
 	}
-	t.n, t.since, c.tallies.dataSent = 0, now, sent
+	if t.n == 1 {
+		c.tallies.dataSent = sent
+	}
 	return nil
+}
+
+// pinged counts a PING frame; sent is as in update.
+func (c *Conn) pinged(sent uint64) *Error {
+	t := &c.tallies.pings
+	flowed := c.tallies.data + sent
+	if t.over(c, maxPings+int(flowed-c.tallies.dataSeen)) {
+		return errPings
+	}
+	if t.n == 1 {
+		c.tallies.dataSeen = flowed
+	}
+	return nil
+}
+
+// earn counts a stream that was opened or answered: a few frames without content are in order then.
+func (t *tallies) earn() {
+	t.opened++
+	t.priorities.n = max(0, t.priorities.n-1)
+	t.empties.n = max(0, t.empties.n-1)
 }
 
 // empty counts a frame without content.

@@ -17,7 +17,7 @@ type buffer struct{ b []byte }
 var buffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, 16<<10)} }}
 
 // maxKeptBuffer is the largest buffer that is pooled.
-const maxKeptBuffer = 64 << 10
+const maxKeptBuffer = 320 << 10
 
 func putBuffer(b *buffer) {
 	if cap(b.b) <= maxKeptBuffer {

@@ -24,7 +24,9 @@ func (c *Conn) data(flags uint8, id uint32, p []byte) *Error {
 		return e
 	}
 	end := flags&flagEndStream != 0
-	if len(p) == 0 && !end {
+	if len(p) > 0 {
+		c.tallies.data++
+	} else if !end {
 		if e := c.empty(); e != nil {
 			return e
 		}
@@ -201,8 +203,11 @@ func (c *Conn) settings(flags uint8, id uint32, p []byte) *Error {
 	case flags&flagAck != 0:
 		return nil // what ours allow, we have allowed from the first byte on
 	}
-	c.stage = atFrames
 	c.wmu.Lock()
+	if c.stage == atSettings {
+		c.stage = atFrames
+		c.peer.maxStreams = maxID // there is no limit unless they tell one
+	}
 	e := c.apply(p)
 	if e == nil {
 		var b []byte
@@ -281,8 +286,12 @@ func (c *Conn) ping(flags uint8, id uint32, p []byte) *Error {
 		return errFrameSize
 	case id != 0:
 		return errNotStreamZero
-	case c.tallies.pings.over(c, maxPings):
-		return errPings
+	}
+	c.wmu.Lock()
+	sent := c.dataSent
+	c.wmu.Unlock()
+	if e := c.pinged(sent); e != nil {
+		return e
 	}
 	data := binary.BigEndian.Uint64(p)
 	if flags&flagAck == 0 {

@@ -135,8 +135,7 @@ func (c *Conn) request(id uint32, end, depends bool, p []byte) *Error {
 	if bad == nil && depends {
 		bad = errDepends
 	}
-	c.tallies.opened++
-	c.tallies.priorities.n = max(0, c.tallies.priorities.n-1)
+	c.tallies.earn()
 	c.wmu.Lock()
 	c.lastID = id
 	switch {
@@ -182,10 +181,13 @@ func (c *Conn) turnAway(id uint32, r *message.Request, e *Error) *Error {
 	if r != nil {
 		c.h.Refused(r, e)
 	}
-	if calm == nil {
-		calm = c.reset()
+	switch {
+	case calm != nil:
+		return calm
+	case e == errRefused: // it may not know the limit yet
+		return c.empty()
 	}
-	return calm
+	return c.reset()
 }
 
 // response handles a response's head, interim or final (client).
@@ -230,6 +232,7 @@ func (c *Conn) response(s *Stream, end, depends bool, p []byte) *Error {
 		c.endRemote(s)
 	}
 	c.wmu.Unlock()
+	c.tallies.earn()
 	c.h.Response(s, r, end)
 	return nil
 }
