@@ -81,6 +81,8 @@ func firstTLS(b []byte) Kind {
 	for i, c := range b[:min(len(b), 6)] {
 		ok := true
 		switch i {
+		case 0:
+			ok = c == recordHandshake
 		case 1:
 			ok = c == 3
 		case 2:
