@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/outrider-mesh/outrider/config"
@@ -13,7 +14,8 @@ import (
 )
 
 var policyBlocks = covers("loadBalancer.", "loadBalancer.simple", "loadBalancer.consistentHash", "connectionPool.", "connectionPool.tcp.",
-	"connectionPool.tcp.connectTimeout", "tls")
+	"connectionPool.tcp.connectTimeout", "connectionPool.http.", "connectionPool.http.h2UpgradePolicy", "connectionPool.http.useClientProtocol",
+	"connectionPool.http.maxConcurrentStreams", "tls")
 
 var policyCoverage = covers("portLevelSettings.", "portLevelSettings.port").and(policyBlocks, policyBlocks.under("portLevelSettings."))
 
@@ -29,6 +31,8 @@ type destinationRule struct {
 	policy   *networking.TrafficPolicy
 	origin   model.Origin // of policy
 	subsets  []*subset
+	// credentials says that a client's Secrets are asked for: what comes of the rule differs by where these are looked up.
+	credentials bool
 }
 
 // subset is a part of a service's endpoints, with a policy of its own.
@@ -37,6 +41,7 @@ type subset struct {
 	labels map[string]string
 	policy *networking.TrafficPolicy
 	origin model.Origin
+	field  string
 }
 
 func (d *destinationRule) subset(name string) *subset {
@@ -132,7 +137,7 @@ func (m *Mesh) addDestinationRule(o *config.Object, spec *networking.Destination
 		r.warn(o, noEffect, "spec.trafficPolicy", "merge the two DestinationRules",
 			"trafficPolicy has no effect: that of %s (%s) for the same host comes first", d.object.Name, position(d.object))
 	}
-	m.reportTLS(o, "spec.trafficPolicy", spec.TrafficPolicy, r)
+	m.reportTLS(o, "spec.trafficPolicy", d, spec.TrafficPolicy, r)
 	m.checkHash(o, "spec.trafficPolicy", spec.TrafficPolicy, r)
 	for i, s := range spec.Subsets {
 		field := fmt.Sprintf("spec.subsets[%d]", i)
@@ -140,8 +145,8 @@ func (m *Mesh) addDestinationRule(o *config.Object, spec *networking.Destination
 			r.warn(o, subsetTwice, field+".name", "rename or remove one of them", "subset %q of %s is defined at %s already; this one is ignored", s.Name, host, at(first.origin))
 			continue
 		}
-		d.subsets = append(d.subsets, &subset{name: s.Name, labels: s.Labels, policy: s.TrafficPolicy, origin: origin(o, field, s.Name)})
-		m.reportTLS(o, field+".trafficPolicy", s.TrafficPolicy, r)
+		d.subsets = append(d.subsets, &subset{name: s.Name, labels: s.Labels, policy: s.TrafficPolicy, origin: origin(o, field, s.Name), field: field})
+		m.reportTLS(o, field+".trafficPolicy", d, s.TrafficPolicy, r)
 		m.checkHash(o, field+".trafficPolicy", s.TrafficPolicy, r)
 		m.checkSubset(o, field, host, s, r)
 	}
@@ -175,30 +180,6 @@ func (m *Mesh) checkSubset(o *config.Object, field, host string, s *networking.S
 	if any {
 		r.error(o, emptySubset, field+".labels", "use labels that the service's workloads have", "subset %q of %s selects no workload", s.Name, host)
 	}
-}
-
-// reportTLS reports the TLS modes that this version cannot keep.
-func (m *Mesh) reportTLS(o *config.Object, field string, p *networking.TrafficPolicy, r *report) {
-	report := func(field string, t *networking.ClientTLSSettings) {
-		switch {
-		case t == nil || t.Mode == networking.ClientTLSSettings_DISABLE:
-		case refuses(t):
-			r.error(o, tlsRefused, field+".mode", "set mode DISABLE if plaintext is right, or keep it for a version that has TLS",
-				"TLS mode %s cannot be kept by this version; requests are answered 503, never sent in plaintext", t.Mode)
-		default:
-			r.warn(o, noEffect, field+".mode", "remove it, or keep it for a version that has it",
-				"TLS mode %s has no effect yet: requests between sidecars are plaintext", t.Mode)
-		}
-	}
-	report(field+".tls", p.GetTls())
-	for i, l := range p.GetPortLevelSettings() {
-		report(fmt.Sprintf("%s.portLevelSettings[%d].tls", field, i), l.Tls)
-	}
-}
-
-// refuses says whether a peer must be spoken to with TLS that only the user's own settings can open.
-func refuses(t *networking.ClientTLSSettings) bool {
-	return t != nil && (t.Mode == networking.ClientTLSSettings_SIMPLE || t.Mode == networking.ClientTLSSettings_MUTUAL)
 }
 
 // rule returns the DestinationRule that a client in namespace uses for s: its own namespace's, else the service's, else the
@@ -263,20 +244,24 @@ type clusterKey struct {
 	port   *port
 	subset string
 	rule   *destinationRule
+	from   string // the namespace of the client's Secrets, where the rule asks for any
 }
 
-// cluster returns the cluster of p that d shapes; nil where d has no such subset.
-func (m *Mesh) cluster(p *port, name string, d *destinationRule) *cluster {
-	k := clusterKey{p, name, d}
+// cluster returns the cluster of p that d shapes for a client; nil where d has no such subset.
+func (m *Mesh) cluster(p *port, name string, d *destinationRule, client *scope) *cluster {
+	k := clusterKey{port: p, subset: name, rule: d}
+	if d != nil && d.credentials {
+		k.from = d.secrets(client.gateway)
+	}
 	if c, ok := m.clusters[k]; ok {
 		return c
 	}
-	c := m.newCluster(p, name, d)
+	c := m.newCluster(p, name, d, k.from)
 	m.clusters[k] = c
 	return c
 }
 
-func (m *Mesh) newCluster(p *port, name string, d *destinationRule) *cluster {
+func (m *Mesh) newCluster(p *port, name string, d *destinationRule, secrets string) *cluster {
 	s := p.service
 	c := &cluster{port: p, Cluster: model.Cluster{
 		Name:     fmt.Sprintf("outbound|%d|%s|%s", p.number, name, s.Host),
@@ -284,7 +269,7 @@ func (m *Mesh) newCluster(p *port, name string, d *destinationRule) *cluster {
 		Service:  s.Service,
 		Port:     p.number,
 		Subset:   name,
-		Protocol: p.protocol,
+		Protocol: spoken(p.protocol),
 	}}
 	var effective policy
 	if d != nil {
@@ -318,9 +303,60 @@ func (m *Mesh) newCluster(p *port, name string, d *destinationRule) *cluster {
 	} else if t := m.config.GetConnectTimeout(); t != nil {
 		c.ConnectTimeout = duration(t)
 	}
-	if refuses(effective.tls) {
-		c.refused = fmt.Sprintf("DestinationRule %s/%s (%s) asks for TLS mode %s to %s, which this version cannot speak; nothing is sent in plaintext\n",
-			d.object.Namespace, d.object.Name, at(d.origin), effective.tls.Mode, s.Host)
-	}
+	c.Protocol, c.MaxStreams = m.httpPool(p, effective.pool.GetHttp())
+	m.secureCluster(c, d, effective.tls, secrets)
 	return c
+}
+
+// httpPool says what p's endpoints are spoken to with, and with how many streams a connection.
+func (m *Mesh) httpPool(p *port, pool *networking.ConnectionPoolSettings_HTTPSettings) (model.Protocol, uint32) {
+	if opaque(p.protocol) {
+		return spoken(p.protocol), 0
+	}
+	streams := uint32(max(pool.GetMaxConcurrentStreams(), 0))
+	upgrade := pool.GetH2UpgradePolicy()
+	switch {
+	case pool.GetUseClientProtocol():
+		return model.Auto, streams
+	case upgrade == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE && p.protocol != model.GRPC:
+		return model.HTTP2, streams
+	case upgrade == networking.ConnectionPoolSettings_HTTPSettings_DEFAULT && p.protocol == model.HTTP && m.config.GetH2UpgradePolicy() == meshv1alpha1.MeshConfig_UPGRADE:
+		return model.HTTP2, streams
+	}
+	return p.protocol, streams
+}
+
+// secureCluster gives c the TLS that its DestinationRule asks for, else its port's BackendTLSPolicy.
+func (m *Mesh) secureCluster(c *cluster, d *destinationRule, t *networking.ClientTLSSettings, secrets string) {
+	switch b := c.port.backendTLS; {
+	case originates(t):
+		c.TLS, c.refused = m.clientTLS(d.object, d.tlsField(c.port, c.Subset), t, secrets, nil)
+		if c.TLS == nil {
+			return
+		}
+		if len(c.TLS.SubjectAltNames) == 0 && !c.TLS.SkipVerify {
+			c.TLS.SubjectAltNames = c.port.service.altNames
+		}
+	case t == nil && b != nil:
+		c.TLS, c.refused = b.tls, b.refused
+		if c.Origin == nil {
+			o := b.origin
+			c.Origin = &o
+		}
+	default:
+		return
+	}
+	if host := c.port.service.Host; c.TLS.SNI == "" && opaque(c.Protocol) && !wildcard(host) {
+		own := *c.TLS // bytes name no host: that of the service is asked for
+		own.SNI = host
+		c.TLS = &own
+	}
+}
+
+// tlsField says where d's TLS settings for a port and subset are, for messages.
+func (d *destinationRule) tlsField(p *port, name string) string {
+	if sub := d.subset(name); sub != nil && sub.policy.GetTls() != nil {
+		return sub.field + ".trafficPolicy.tls"
+	}
+	return "spec.trafficPolicy.tls"
 }

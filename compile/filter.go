@@ -44,9 +44,9 @@ func (f *filters) add(spec *gatewayv1.HTTPRouteFilter, field string) {
 }
 
 func (f *filters) fail(field, kind string) {
-	f.failed = "filter " + kind + " of HTTPRoute " + f.object.Namespace + "/" + f.object.Name + " cannot be applied\n"
+	f.failed = "filter " + kind + " of " + describe(f.object) + " cannot be applied\n"
 	f.report.error(f.object, badFilter, field, "remove the filter, or keep it for a version that has it",
-		"filter %s cannot be applied here; its requests are answered 500, since it must not be skipped", kind)
+		"filter %s cannot be applied here; its requests are answered %d, since it must not be skipped", kind, unrouted(f.object))
 }
 
 func (f *filters) edit(e *model.HeaderEdits, spec *gatewayv1.HTTPHeaderFilter) {

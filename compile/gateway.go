@@ -2,9 +2,9 @@ package compile
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -15,12 +15,14 @@ import (
 )
 
 var gatewayCoverage = covers("selector", "servers.", "servers.port.", "servers.port.number", "servers.port.protocol", "servers.port.name",
-	"servers.hosts", "servers.name", "servers.tls.", "servers.tls.httpsRedirect")
+	"servers.hosts", "servers.name", "servers.tls")
 
 // gateway is a gateway workload, and what it serves.
 type gateway struct {
 	GatewayWorkload
 	servers []*server
+	first   map[int]*server      // of each port, the server that decides whether it speaks HTTP, bytes or TLS
+	names   map[string][]*server // by port and server name: who has it
 }
 
 // server is one server of a Gateway object, or one listener of a Gateway API Gateway.
@@ -33,6 +35,20 @@ type server struct {
 	hosts    []serverHost
 	redirect bool                // to https
 	listener *gatewayv1.Listener // of a Gateway API Gateway
+	protocol model.Protocol      // as declared
+	inside   model.Protocol      // HTTP or TCP: what is routed, once TLS is open
+	tls      *model.ServerTLS    // how TLS is taken, without names; nil is none
+}
+
+// class is what a port speaks: servers of two classes cannot share one.
+func (s *server) class() string {
+	switch {
+	case s.tls != nil:
+		return "TLS"
+	case s.inside == model.HTTP:
+		return "HTTP"
+	}
+	return "TCP"
 }
 
 // serverHost is a host of a server, and the namespace whose VirtualServices may have it; "*" is any.
@@ -67,9 +83,9 @@ func (m *Mesh) readGateways(objects []*config.Object, r *report) {
 				everywhere = append(everywhere, o)
 				continue
 			}
-			servers := istioServers(o, spec, r)
+			servers := m.istioServers(o, spec, r)
 			for _, g := range m.selectedBy(spec.Selector) {
-				g.take(o, servers)
+				g.take(o, servers, r)
 			}
 		case *gatewayv1.Gateway:
 			m.readGatewayAPI(o, spec, r)
@@ -77,7 +93,7 @@ func (m *Mesh) readGateways(objects []*config.Object, r *report) {
 	}
 	// A Gateway without a selector is every gateway's.
 	for _, o := range everywhere {
-		servers := istioServers(o, o.Spec.(*networking.Gateway), r)
+		servers := m.istioServers(o, o.Spec.(*networking.Gateway), r)
 		var all []*gateway
 		for _, g := range m.gateways {
 			if len(g.servers) == 0 || g.servers[0].listener == nil {
@@ -88,7 +104,7 @@ func (m *Mesh) readGateways(objects []*config.Object, r *report) {
 			all = m.selectedBy(map[string]string{"istio": "ingressgateway"})
 		}
 		for _, g := range all {
-			g.take(o, servers)
+			g.take(o, servers, r)
 		}
 	}
 	slices.SortFunc(m.gateways, func(a, b *gateway) int {
@@ -96,18 +112,88 @@ func (m *Mesh) readGateways(objects []*config.Object, r *report) {
 	})
 }
 
-// take adds an object and its servers to g.
-func (g *gateway) take(o *config.Object, servers []*server) {
+// take adds an object and those of its servers to g that fit to the ones that g has.
+func (g *gateway) take(o *config.Object, servers []*server, r *report) {
 	ref := GatewayRef{Namespace: o.Namespace, Name: o.Name, Origin: origin(o, "", "")}
 	for _, s := range servers {
-		ref.Servers = append(ref.Servers, GatewayServer{Port: s.port, Protocol: model.HTTP, Name: s.name})
+		if s = g.fit(s, r); s == nil {
+			continue
+		}
+		ref.Servers = append(ref.Servers, GatewayServer{Port: s.port, Protocol: s.protocol, Name: s.name})
 		if !slices.Contains(g.Ports, s.port) {
 			g.Ports = append(g.Ports, s.port)
 		}
+		g.servers = append(g.servers, s)
 	}
 	slices.Sort(g.Ports)
-	g.servers = append(g.servers, servers...)
 	g.Objects = append(g.Objects, ref)
+}
+
+// fit returns s as far as g can serve it beside the servers that it has, nil where it cannot. The first of a port decides what
+// the port speaks; the first of a server name has it.
+func (g *gateway) fit(s *server, r *report) *server {
+	first := g.first[s.port]
+	if first == nil {
+		if g.first == nil {
+			g.first = map[int]*server{}
+		}
+		g.first[s.port] = s
+	} else if first.class() != s.class() {
+		r.error(s.object, serverConflict, s.field+s.protocolField(), "use another port", "port %d speaks %s already (%s, %s): %s cannot share it; the server is left out",
+			s.port, first.class(), describe(first.object), at(first.origin()), s.protocol)
+		return nil
+	}
+	switch s.class() {
+	case "TLS":
+		return g.claim(s, r)
+	case "TCP":
+		if first != nil {
+			r.error(s.object, serverConflict, s.field+s.protocolField(), "use another port", "port %d is served by %s (%s) already: nothing tells their connections apart; the server is left out",
+				s.port, describe(first.object), at(first.origin()))
+			return nil
+		}
+	}
+	return s
+}
+
+// claim returns s with the server names that no other server of the port has; nil without any.
+func (g *gateway) claim(s *server, r *report) *server {
+	out := *s
+	out.hosts = nil
+	if g.names == nil {
+		g.names = map[string][]*server{}
+	}
+	for i, h := range s.hosts {
+		k := strconv.Itoa(s.port) + " " + h.host
+		if had := g.names[k]; len(had) > 0 && had[0] != &out {
+			r.error(s.object, serverConflict, s.hostField(i), "name each host once on a port", "host %s of port %d is served by %s (%s) already; this server does not get it",
+				h.host, s.port, describe(had[0].object), at(had[0].origin()))
+			continue
+		}
+		g.names[k] = append(g.names[k], &out)
+		out.hosts = append(out.hosts, h)
+	}
+	if len(out.hosts) == 0 {
+		return nil
+	}
+	return &out
+}
+
+// origin says where the server stands.
+func (s *server) origin() model.Origin { return origin(s.object, s.field, s.name) }
+
+func (s *server) protocolField() string {
+	if s.listener != nil {
+		return ".protocol"
+	}
+	return ".port.protocol"
+}
+
+func (s *server) hostField(i int) string {
+	if s.listener != nil {
+		return s.field + ".hostname"
+	}
+	return element(s.field+".hosts", i)
 }
 
 // selectedBy returns the gateway workloads that a Gateway's selector means: gateway pods of any namespace that have its
@@ -169,43 +255,53 @@ func gatewayWorkloadName(selector map[string]string) string {
 }
 
 // istioServers returns the servers of an Istio Gateway that are served, and reports the others.
-func istioServers(o *config.Object, spec *networking.Gateway, r *report) []*server {
+func (m *Mesh) istioServers(o *config.Object, spec *networking.Gateway, r *report) []*server {
 	var out []*server
-	left := map[string]bool{}
 	for i, sp := range spec.Servers {
-		field := element("spec.servers", i)
-		s := &server{object: o, field: field, gateway: key(o.Namespace, o.Name), name: cmp.Or(sp.Name, sp.Port.GetName()), port: int(sp.Port.GetNumber())}
-		switch protocol := strings.ToUpper(sp.Port.GetProtocol()); {
-		case protocol == "HTTP": // of tls, only httpsRedirect means something here
-			s.redirect = sp.Tls.GetHttpsRedirect()
-		case protocol == "HTTP2" && (sp.Tls == nil || sp.Tls.HttpsRedirect):
-			s.redirect = sp.Tls.GetHttpsRedirect()
-			r.warn(o, notProxied, field+".port.protocol", "this version carries HTTP/1.1", "port %d (HTTP2) is served as HTTP/1.1: HTTP/2 is not proxied yet", s.port)
-		default:
-			left["servers["+fmt.Sprint(i)+"]"] = true
-			r.warn(o, serverLeftOut, field+".port", "this version serves plain HTTP", "server %d of port %d (%s) is not served yet", i, s.port, sp.Port.GetProtocol())
-			continue
+		if s := m.istioServer(o, sp, element("spec.servers", i), r); s != nil {
+			out = append(out, s)
 		}
-		if s.port < 1 || s.port > 65535 {
-			r.error(o, badValue, field+".port.number", "use a port from 1 to 65535", "port %d cannot be listened on; the server is left out", s.port)
-			continue
-		}
-		for j, h := range sp.Hosts {
-			sh := hostOfServer(h, o.Namespace)
-			if !routable(sh.host) {
-				r.error(o, badValue, element(field+".hosts", j), `use a full name, or "*." before a suffix`, "host %q cannot be served", h)
-				continue
-			}
-			s.hosts = append(s.hosts, sh)
-		}
-		out = append(out, s)
 	}
-	gatewayCoverage.missing(spec.ProtoReflect(), func(field string) {
-		if server, _, ok := strings.Cut(field, "."); !ok || !left[server] {
-			r.without(o, "spec."+field)
-		}
-	})
+	gatewayCoverage.missing(spec.ProtoReflect(), func(field string) { r.without(o, "spec."+field) })
 	return out
+}
+
+func (m *Mesh) istioServer(o *config.Object, sp *networking.Server, field string, r *report) *server {
+	s := &server{object: o, field: field, gateway: key(o.Namespace, o.Name), name: cmp.Or(sp.Name, sp.Port.GetName()), port: int(sp.Port.GetNumber()), inside: model.HTTP}
+	s.protocol, _ = entryProtocol(strings.ReplaceAll(sp.Port.GetProtocol(), "_", "-"))
+	switch {
+	case s.protocol == model.Auto:
+		r.warn(o, serverLeftOut, field+".port.protocol", "use HTTP, HTTP2, GRPC, HTTPS, TLS, TCP, MONGO, MYSQL or REDIS", "port %d (%s) is not served: its protocol is unknown", s.port, sp.Port.GetProtocol())
+		return nil
+	case s.port < 1 || s.port > 65535:
+		r.error(o, badValue, field+".port.number", "use a port from 1 to 65535", "port %d cannot be listened on; the server is left out", s.port)
+		return nil
+	case secure(s.protocol):
+		t, ok := m.serverTLS(credentials{object: o, field: field + ".tls", namespace: o.Namespace}, sp.Tls, r)
+		if !ok {
+			return nil
+		}
+		s.tls = t
+		if s.protocol == model.TLS || t.Mode == model.PassthroughTLS {
+			s.inside = model.TCP
+		}
+	default: // of tls, only httpsRedirect means something here
+		if opaque(s.protocol) {
+			s.inside = model.TCP
+		}
+		if s.redirect = sp.Tls.GetHttpsRedirect() && s.inside == model.HTTP; !s.redirect && sp.Tls != nil {
+			r.warn(o, noEffect, field+".tls", "write protocol: HTTPS or TLS", "tls has no effect on a server of protocol %s", sp.Port.GetProtocol())
+		}
+	}
+	for j, h := range sp.Hosts {
+		sh := hostOfServer(h, o.Namespace)
+		if !routable(sh.host) {
+			r.error(o, badValue, element(field+".hosts", j), `use a full name, or "*." before a suffix`, "host %q cannot be served", h)
+			continue
+		}
+		s.hosts = append(s.hosts, sh)
+	}
+	return s
 }
 
 // hostOfServer reads [namespace/]host as a Gateway in namespace writes it.
@@ -225,7 +321,7 @@ func hostOfServer(h, namespace string) serverHost {
 func (m *Mesh) readGatewayAPI(o *config.Object, spec *gatewayv1.Gateway, r *report) {
 	m.apiGateways[key(o.Namespace, o.Name)] = o
 	for field, set := range map[string]bool{
-		"spec.addresses": len(spec.Spec.Addresses) > 0, "spec.tls": spec.Spec.TLS != nil, "spec.allowedListeners": spec.Spec.AllowedListeners != nil,
+		"spec.addresses": len(spec.Spec.Addresses) > 0, "spec.tls.backend": spec.Spec.TLS != nil && spec.Spec.TLS.Backend != nil, "spec.allowedListeners": spec.Spec.AllowedListeners != nil,
 		"spec.defaultScope": spec.Spec.DefaultScope != "", "spec.infrastructure": spec.Spec.Infrastructure != nil,
 	} {
 		if set {
@@ -234,26 +330,47 @@ func (m *Mesh) readGatewayAPI(o *config.Object, spec *gatewayv1.Gateway, r *repo
 	}
 	var servers []*server
 	for i := range spec.Spec.Listeners {
-		l := &spec.Spec.Listeners[i]
-		field := element("spec.listeners", i)
-		if l.Protocol != gatewayv1.HTTPProtocolType {
-			r.warn(o, serverLeftOut, field+".protocol", "this version serves plain HTTP", "listener %s of port %d (%s) is not served yet", l.Name, l.Port, l.Protocol)
-			continue
+		if s := m.apiServer(o, spec, &spec.Spec.Listeners[i], element("spec.listeners", i), r); s != nil {
+			servers = append(servers, s)
 		}
-		if l.TLS != nil {
-			r.without(o, field+".tls")
-		}
-		s := &server{object: o, field: field, gateway: key(o.Namespace, o.Name), name: string(l.Name), port: int(l.Port), listener: l}
-		if !routable(s.hostname()) {
-			r.error(o, badValue, field+".hostname", `use a full name, or "*." before a suffix`, "hostname %q cannot be served", s.hostname())
-			continue
-		}
-		servers = append(servers, s)
 	}
 	labels := map[string]string{"gateway.networking.k8s.io/gateway-name": o.Name}
 	name := o.Name
 	if class := string(spec.Spec.GatewayClassName); class != "" {
 		name += "-" + class
 	}
-	m.gatewayOf(m.peer(o.Namespace, name, name, labels), labels).take(o, servers)
+	m.gatewayOf(m.peer(o.Namespace, name, name, labels), labels).take(o, servers, r)
+}
+
+// apiServer translates a Gateway API listener; nil where it is not served.
+func (m *Mesh) apiServer(o *config.Object, spec *gatewayv1.Gateway, l *gatewayv1.Listener, field string, r *report) *server {
+	s := &server{object: o, field: field, gateway: key(o.Namespace, o.Name), name: string(l.Name), port: int(l.Port), listener: l, inside: model.HTTP}
+	s.hosts = []serverHost{{"*", s.hostname()}}
+	if !routable(s.hostname()) {
+		r.error(o, badValue, field+".hostname", `use a full name, or "*." before a suffix`, "hostname %q cannot be served", s.hostname())
+		return nil
+	}
+	switch l.Protocol {
+	case gatewayv1.HTTPProtocolType:
+		s.protocol = model.HTTP
+	case gatewayv1.TCPProtocolType:
+		s.protocol, s.inside = model.TCP, model.TCP
+	case gatewayv1.HTTPSProtocolType, gatewayv1.TLSProtocolType:
+		s.protocol = model.HTTPS
+		if l.Protocol == gatewayv1.TLSProtocolType {
+			s.protocol, s.inside = model.TLS, model.TCP
+		}
+		var ok bool
+		if s.tls, ok = m.listenerTLS(o, spec, l, field, r); !ok {
+			return nil
+		}
+		return s
+	default:
+		r.warn(o, serverLeftOut, field+".protocol", "use HTTP, HTTPS, TLS or TCP", "listener %s of port %d (%s) is not served", l.Name, l.Port, l.Protocol)
+		return nil
+	}
+	if l.TLS != nil {
+		r.without(o, field+".tls")
+	}
+	return s
 }

@@ -15,28 +15,153 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
-// gatewayView is a gateway's tables, one for each port, and the clusters that they name.
+// gatewayView is what a gateway's ports serve, and the clusters that it leads to.
 type gatewayView struct {
 	view
-	tables []model.Table
+	ports []gatewayPort
+}
+
+// gatewayPort is one port: the tables of its servers, and, for TLS, how each is taken.
+type gatewayPort struct {
+	protocol model.Protocol
+	tables   []model.Table
+	tls      []model.ServerTLS
+}
+
+// gatewayScope is the scope of a gateway: its Secrets are those of its namespace.
+func (m *Mesh) gatewayScope(namespace string, labels map[string]string) *scope {
+	s := m.scope(namespace, labels)
+	s.gateway = namespace
+	return s
 }
 
 func (m *Mesh) gatewayView(g *gateway) *gatewayView {
 	if v := m.gateViews[g]; v != nil {
 		return v
 	}
-	s := m.scope(g.Namespace, g.Labels)
+	s := m.gatewayScope(g.Namespace, g.Labels)
 	v := &gatewayView{}
 	for _, port := range g.Ports {
-		t := model.Table{Name: g.listener(port)}
-		hosts := hostTable{table: &t, index: map[string]int{}}
-		m.istioHosts(g, s, port, hosts)
-		m.apiHosts(g, s, port, hosts)
-		v.tables = append(v.tables, t)
+		v.ports = append(v.ports, m.gatewayPort(g, s, port))
 	}
 	v.clusters = s.used()
 	m.gateViews[g] = v
 	return v
+}
+
+// gatewayPort builds what a port serves. Plain servers share a table. A server with TLS has one of its own: its clients have said
+// by the server name which server they want, and get no other's routes by another Host.
+func (m *Mesh) gatewayPort(g *gateway, s *scope, port int) gatewayPort {
+	servers := g.at(port)
+	if servers[0].class() != "TLS" {
+		return gatewayPort{protocol: servers[0].inside, tables: []model.Table{m.serverTable(g, s, g.listener(port), servers)}}
+	}
+	p := gatewayPort{protocol: servers[0].protocol}
+	for _, sv := range servers {
+		t := *sv.tls
+		t.Table, t.Protocol = g.listener(port)+"|"+sv.gateway+"|"+sv.field, sv.inside
+		for _, h := range sv.hosts {
+			if !slices.Contains(t.Names, h.host) {
+				t.Names = append(t.Names, h.host)
+			}
+		}
+		o := sv.origin()
+		t.Origin = &o
+		p.tls = append(p.tls, t)
+		p.tables = append(p.tables, m.serverTable(g, s, t.Table, []*server{sv}))
+	}
+	return p
+}
+
+// at returns the servers of a port, in order.
+func (g *gateway) at(port int) []*server {
+	var out []*server
+	for _, sv := range g.servers {
+		if sv.port == port {
+			out = append(out, sv)
+		}
+	}
+	return out
+}
+
+// serverTable builds the table of servers that have one together.
+func (m *Mesh) serverTable(g *gateway, s *scope, name string, servers []*server) model.Table {
+	t := model.Table{Name: name}
+	hosts := hostTable{table: &t, index: map[string]int{}}
+	if servers[0].inside == model.HTTP {
+		m.istioHosts(g, s, servers, hosts)
+		m.apiHosts(s, servers, hosts)
+		return t
+	}
+	for _, sv := range servers {
+		if sv.listener != nil {
+			m.apiConnections(s, sv, hosts)
+		} else {
+			m.istioConnections(g, s, sv, hosts)
+		}
+	}
+	return t
+}
+
+// istioConnections adds what VirtualServices say of a server's connections: by server name where TLS passes through, else the first
+// tcp route that is for it.
+func (m *Mesh) istioConnections(g *gateway, s *scope, sv *server, hosts hostTable) {
+	for _, v := range m.atGateway(sv.gateway, g.Namespace) {
+		shared := sv.shared(v)
+		if len(shared) == 0 {
+			continue
+		}
+		if sv.tls == nil || sv.tls.Mode != model.PassthroughTLS {
+			for _, c := range v.tcp {
+				if h := hosts.host("*"); len(h.Rules) == 0 && c.covers(s, sv.gateway, sv.port, "") {
+					h.Rules = []model.Rule{c.build(s, v, sv.port, nil)}
+				}
+			}
+			continue
+		}
+		for _, name := range v.names(s, sv.gateway, sv.port) {
+			for _, host := range shared {
+				n, ok := narrower(name, host)
+				if !ok {
+					continue
+				}
+				for _, c := range v.tls {
+					if h := hosts.host(n); len(h.Rules) == 0 && c.covers(s, sv.gateway, sv.port, n) {
+						h.Rules = []model.Rule{c.build(s, v, sv.port, nil)}
+					}
+				}
+			}
+		}
+	}
+	hosts.drop()
+}
+
+// drop removes the hosts without rules.
+func (h hostTable) drop() {
+	h.table.Hosts = slices.DeleteFunc(h.table.Hosts, func(v model.VirtualHost) bool { return len(v.Rules) == 0 })
+}
+
+// apiConnections adds what TLSRoutes and TCPRoutes say of a listener's connections; of two routes for one name, the first has it,
+// TLSRoutes before TCPRoutes.
+func (m *Mesh) apiConnections(s *scope, sv *server, hosts hostTable) {
+	for _, kind := range []string{tlsRoute, tcpRoute} {
+		for _, h := range m.routes {
+			if h.object.Kind != kind {
+				continue
+			}
+			for _, name := range m.attachment(sv, h) {
+				if kind == tcpRoute {
+					name = "*"
+				}
+				if to := hosts.host(name); len(to.Rules) == 0 {
+					if all := h.entries(s, 0, true, nil); len(all) > 0 {
+						to.Rules = []model.Rule{all[0].rule}
+					}
+				}
+			}
+		}
+	}
+	hosts.drop()
 }
 
 // listener names g's listener of a port, and its table.
@@ -61,10 +186,10 @@ func (h hostTable) host(domain string) *model.VirtualHost {
 
 // istioHosts adds what VirtualServices say of the Istio Gateways' hosts on a port. Unlike sidecars, a gateway merges all
 // VirtualServices of a host, in order, rules for every request last.
-func (m *Mesh) istioHosts(g *gateway, s *scope, port int, hosts hostTable) {
+func (m *Mesh) istioHosts(g *gateway, s *scope, servers []*server, hosts hostTable) {
 	done := map[string]bool{}
-	for _, sv := range g.servers {
-		if sv.port != port || sv.listener != nil {
+	for _, sv := range servers {
+		if sv.listener != nil {
 			continue
 		}
 		if sv.redirect {
@@ -74,7 +199,7 @@ func (m *Mesh) istioHosts(g *gateway, s *scope, port int, hosts hostTable) {
 			continue
 		}
 		for _, v := range m.atGateway(sv.gateway, g.Namespace) {
-			rules := v.routes(s, sv.gateway, port, nil)
+			rules := v.routes(s, sv.gateway, sv.port, nil)
 			for _, domain := range sv.shared(v) {
 				k := domain + " " + sv.gateway + " " + key(v.object.Namespace, v.object.Name)
 				if done[k] || len(rules) == 0 {
@@ -136,19 +261,14 @@ func (s *server) shared(v *virtualService) []string {
 	return out
 }
 
-// apiHosts adds what HTTPRoutes say of a Gateway API Gateway's listeners on a port.
-func (m *Mesh) apiHosts(g *gateway, s *scope, port int, hosts hostTable) {
-	var listeners []*server
-	for _, sv := range g.servers {
-		if sv.port == port && sv.listener != nil {
-			listeners = append(listeners, sv)
-		}
-	}
+// apiHosts adds what HTTPRoutes and GRPCRoutes say of a Gateway API Gateway's listeners.
+func (m *Mesh) apiHosts(s *scope, servers []*server, hosts hostTable) {
+	listeners := slices.DeleteFunc(slices.Clone(servers), func(sv *server) bool { return sv.listener == nil })
 	for _, sv := range listeners {
 		var attached []hostedRoute
 		domains := []string{sv.hostname()}
 		for _, h := range m.routes {
-			for _, name := range m.attachment(sv, h) {
+			for _, name := range m.accepted(sv, h, attached) {
 				attached = append(attached, hostedRoute{h, name})
 				if !slices.Contains(domains, name) {
 					domains = append(domains, name)
@@ -162,7 +282,7 @@ func (m *Mesh) apiHosts(g *gateway, s *scope, port int, hosts hostTable) {
 			var all []entry
 			for _, a := range attached {
 				if within(domain, a.hostname) {
-					all = append(all, a.route.entries(s, specificity(a.hostname), m.granted, nil)...)
+					all = append(all, a.route.entries(s, specificity(a.hostname), true, nil)...)
 				}
 			}
 			hosts.host(domain).Rules = sortEntries(all)
@@ -170,9 +290,24 @@ func (m *Mesh) apiHosts(g *gateway, s *scope, port int, hosts hostTable) {
 	}
 }
 
-// hostedRoute is an HTTPRoute under one of the hostnames that it has at a listener.
+// accepted returns the hostnames under which a listener takes h for requests: none where a route of the other kind, which came
+// first, has one of them (Gateway API: HTTPRoutes and GRPCRoutes share no hostname of a listener).
+func (m *Mesh) accepted(sv *server, h *apiRoute, before []hostedRoute) []string {
+	if !h.requests() {
+		return nil
+	}
+	names := m.attachment(sv, h)
+	for _, b := range before {
+		if b.route.object.Kind != h.object.Kind && slices.ContainsFunc(names, func(n string) bool { return within(n, b.hostname) || within(b.hostname, n) }) {
+			return nil
+		}
+	}
+	return names
+}
+
+// hostedRoute is a route under one of the hostnames that it has at a listener.
 type hostedRoute struct {
-	route    *httpRoute
+	route    *apiRoute
 	hostname string
 }
 
@@ -196,14 +331,14 @@ func (s *server) yields(domain string, listeners []*server) bool {
 }
 
 // attachment returns the hostnames under which route is attached to a listener; none where it is not.
-func (m *Mesh) attachment(s *server, h *httpRoute) []string {
+func (m *Mesh) attachment(s *server, h *apiRoute) []string {
 	attached := false
 	for _, p := range h.parents {
 		if !p.service && key(p.namespace, p.name) == s.gateway && (p.section == "" || p.section == s.name) && (p.port == 0 || p.port == s.port) {
 			attached = true
 		}
 	}
-	if !attached || !m.admits(s, h.object.Namespace) {
+	if !attached || !m.admits(s, h.object.Kind, h.object.Namespace) {
 		return nil
 	}
 	if len(h.hostnames) == 0 {
@@ -218,15 +353,26 @@ func (m *Mesh) attachment(s *server, h *httpRoute) []string {
 	return out
 }
 
-// admits says whether a listener takes HTTPRoutes of a namespace.
-func (m *Mesh) admits(s *server, namespace string) bool {
+// listenerKinds are the kinds of route that a listener takes, by its protocol.
+var listenerKinds = map[gatewayv1.ProtocolType][]string{
+	gatewayv1.HTTPProtocolType:  {webRoute, grpcRoute},
+	gatewayv1.HTTPSProtocolType: {webRoute, grpcRoute},
+	gatewayv1.TLSProtocolType:   {tlsRoute, tcpRoute},
+	gatewayv1.TCPProtocolType:   {tcpRoute},
+}
+
+// admits says whether a listener takes a route's kind, from its namespace.
+func (m *Mesh) admits(s *server, route, namespace string) bool {
+	if !slices.Contains(listenerKinds[s.listener.Protocol], route) {
+		return false
+	}
 	allowed := s.listener.AllowedRoutes
 	if allowed == nil {
 		return namespace == s.object.Namespace
 	}
 	kinds := len(allowed.Kinds) == 0
 	for _, k := range allowed.Kinds {
-		kinds = kinds || (k.Kind == "HTTPRoute" && (k.Group == nil || *k.Group == gatewayv1.GroupName))
+		kinds = kinds || (string(k.Kind) == route && (k.Group == nil || *k.Group == gatewayv1.GroupName))
 	}
 	if !kinds {
 		return false
@@ -256,8 +402,8 @@ func (m *Mesh) namespaceLabels(namespace string) map[string]string {
 	return out
 }
 
-// grant is what a ReferenceGrant allows: HTTPRoutes of a namespace to refer to a Service, or all ("").
-type grant struct{ from, namespace, name string }
+// reference is one from an object to another, as ReferenceGrants allow them; name "" is any.
+type reference struct{ kind, from, toKind, toNamespace, name string }
 
 func (m *Mesh) readGrants(objects []*config.Object) {
 	for _, o := range objects {
@@ -266,14 +412,14 @@ func (m *Mesh) readGrants(objects []*config.Object) {
 			continue
 		}
 		for _, f := range spec.Spec.From {
-			if f.Group != gatewayv1.GroupName || f.Kind != "HTTPRoute" {
+			if f.Group != gatewayv1.GroupName {
 				continue
 			}
 			for _, t := range spec.Spec.To {
-				if (t.Group != "" && t.Group != "core") || t.Kind != "Service" {
+				if t.Group != "" && t.Group != "core" {
 					continue
 				}
-				g := grant{from: string(f.Namespace), namespace: o.Namespace}
+				g := reference{kind: string(f.Kind), from: string(f.Namespace), toKind: string(t.Kind), toNamespace: o.Namespace}
 				if t.Name != nil {
 					g.name = string(*t.Name)
 				}
@@ -283,9 +429,11 @@ func (m *Mesh) readGrants(objects []*config.Object) {
 	}
 }
 
-// granted says whether HTTPRoutes of a namespace may refer to a Service of another.
-func (m *Mesh) granted(from, namespace, name string) bool {
-	return m.grants[grant{from, namespace, ""}] || m.grants[grant{from, namespace, name}]
+// granted says whether an object may refer to another: one of its own namespace, or as a ReferenceGrant there allows.
+func (m *Mesh) granted(r reference) bool {
+	all := r
+	all.name = ""
+	return r.from == r.toNamespace || m.grants[r] || m.grants[all]
 }
 
 // ForGateway returns the sealed snapshot of a gateway workload.
@@ -312,31 +460,25 @@ func (m *Mesh) cutGateway(p *Placement, namespace, workload string) (*model.Snap
 		Clusters: m.at(p).view(&v.view).clusters,
 	}
 	for i, port := range g.Ports {
-		for _, l := range p.Gateways {
-			if l.Namespace != namespace || l.Workload != workload || l.Port != port || l.Listen == "" {
-				continue
-			}
-			name := g.listener(port)
-			if s.Workload.Address == "" {
-				s.Workload.Address, _ = splitAddress(l.Listen)
-			}
-			s.Listeners = append(s.Listeners, model.Listener{Name: name, Direction: model.Gateway, Address: l.Listen, Port: port, Protocol: model.HTTP, Table: name, Origin: g.origin(port)})
-			s.Tables = append(s.Tables, v.tables[i])
-			break
+		at := slices.IndexFunc(p.Gateways, func(l GatewayListen) bool {
+			return l.Namespace == namespace && l.Workload == workload && l.Port == port && l.Listen != ""
+		})
+		if at < 0 {
+			continue
 		}
+		listen, built := p.Gateways[at].Listen, &v.ports[i]
+		if s.Workload.Address == "" {
+			s.Workload.Address, _ = splitAddress(listen)
+		}
+		o := g.at(port)[0].origin()
+		l := model.Listener{Name: g.listener(port), Direction: model.Gateway, Address: listen, Port: port, Protocol: built.protocol, TLS: built.tls, Origin: &o}
+		if len(l.TLS) == 0 {
+			l.Table = built.tables[0].Name
+		}
+		s.Listeners = append(s.Listeners, l)
+		s.Tables = append(s.Tables, built.tables...)
 	}
 	return s, nil
-}
-
-// origin returns the first server of a port.
-func (g *gateway) origin(port int) *model.Origin {
-	for _, s := range g.servers {
-		if s.port == port {
-			o := origin(s.object, s.field, s.name)
-			return &o
-		}
-	}
-	return nil
 }
 
 // splitAddress cuts the port off an address.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -190,23 +191,14 @@ func show(b *strings.Builder, s *model.Snapshot, side string, hosts []string) {
 		if (l.Direction == model.Inbound) != (side == "inbound") {
 			continue
 		}
-		fmt.Fprintf(b, "listener %s at %s %s\n", l.Name, l.Address, l.Protocol)
-		for _, t := range s.Tables {
-			if t.Name != l.Table {
-				continue
+		fmt.Fprintf(b, "listener %s at %s %s%s\n", l.Name, l.Address, l.Protocol, listenerText(&l))
+		for i := range s.Tables {
+			if t := &s.Tables[i]; len(l.TLS) == 0 && t.Name == l.Table {
+				showTable(b, t, side == "for" && l.Name == outbound, hosts, used)
 			}
-			for _, h := range t.Hosts {
-				if side == "for" && (h.Port == 0 && len(hosts) == 0 || !mentions(h.Name, hosts)) {
-					continue
-				}
-				fmt.Fprintf(b, "  host %s port %d: %s\n", h.Name, h.Port, strings.Join(h.Domains, " "))
-				for i := range h.Rules {
-					fmt.Fprintf(b, "    %s\n", ruleText(&h.Rules[i], used))
-				}
-			}
-			if t.Unmatched != nil && len(hosts) == 0 {
-				fmt.Fprintf(b, "  otherwise %s\n", ruleText(t.Unmatched, used))
-			}
+		}
+		for i := range l.TLS {
+			showTLS(b, s, &l.TLS[i], hosts, used)
 		}
 	}
 	for _, c := range s.Clusters {
@@ -229,6 +221,12 @@ func show(b *strings.Builder, s *model.Snapshot, side string, hosts []string) {
 		if c.ConnectTimeout != 0 {
 			fmt.Fprintf(b, " connect=%s", c.ConnectTimeout)
 		}
+		if c.MaxStreams != 0 {
+			fmt.Fprintf(b, " streams=%d", c.MaxStreams)
+		}
+		if t := c.TLS; t != nil {
+			fmt.Fprintf(b, " tls{%s sni=%q names=%v trust=%s certificate=%s skip=%t}", t.Mode, t.SNI, t.SubjectAltNames, certificateText(t.Trust), certificateText(t.Certificate), t.SkipVerify)
+		}
 		if c.Origin != nil {
 			fmt.Fprintf(b, " <%s>", originText(*c.Origin))
 		}
@@ -241,6 +239,84 @@ func show(b *strings.Builder, s *model.Snapshot, side string, hosts []string) {
 			b.WriteString("\n")
 		}
 	}
+}
+
+// showTable writes a table; brief leaves out the hosts of any port where none is asked for.
+func showTable(b *strings.Builder, t *model.Table, brief bool, hosts []string, used map[string]bool) {
+	for _, h := range t.Hosts {
+		if brief && (h.Port == 0 && len(hosts) == 0 || !mentions(h.Name, hosts)) {
+			continue
+		}
+		fmt.Fprintf(b, "  host %s port %d: %s\n", h.Name, h.Port, strings.Join(h.Domains, " "))
+		for i := range h.Rules {
+			fmt.Fprintf(b, "    %s\n", ruleText(&h.Rules[i], used))
+		}
+		for i := range h.Opaque {
+			fmt.Fprintf(b, "    bytes %s\n", ruleText(&h.Opaque[i], used))
+		}
+	}
+	if t.Unmatched != nil && len(hosts) == 0 {
+		fmt.Fprintf(b, "  otherwise %s\n", ruleText(t.Unmatched, used))
+	}
+}
+
+// showTLS writes one way in which a listener takes TLS, and what is inside.
+func showTLS(b *strings.Builder, s *model.Snapshot, t *model.ServerTLS, hosts []string, used map[string]bool) {
+	fmt.Fprintf(b, " tls %s %s inside %s:", t.Mode, strings.Join(t.Names, " "), t.Protocol)
+	for i := range t.Certificates {
+		fmt.Fprintf(b, " %s", certificateText(&t.Certificates[i]))
+	}
+	if t.Trust != nil {
+		fmt.Fprintf(b, " trust=%s", certificateText(t.Trust))
+	}
+	for _, x := range []struct {
+		name   string
+		values []string
+	}{{"names", t.SubjectAltNames}, {"pins", slices.Concat(t.SPKI, t.Hashes)}, {"suites", t.CipherSuites}} {
+		if len(x.values) > 0 {
+			fmt.Fprintf(b, " %s=%v", x.name, x.values)
+		}
+	}
+	if t.MinVersion+t.MaxVersion != "" {
+		fmt.Fprintf(b, " versions=%s..%s", t.MinVersion, t.MaxVersion)
+	}
+	fmt.Fprintf(b, " <%s>\n", originText(*t.Origin))
+	for i := range s.Tables {
+		if s.Tables[i].Name == t.Table {
+			showTable(b, &s.Tables[i], false, hosts, used)
+		}
+	}
+}
+
+func listenerText(l *model.Listener) string {
+	out := ""
+	if l.Detect != 0 {
+		out += " detect=" + l.Detect.String()
+	}
+	if l.Explicit && l.Name != outbound {
+		out += " explicit"
+	}
+	if l.Origin != nil && l.Direction == model.Outbound {
+		out += " <" + originText(*l.Origin) + ">"
+	}
+	return out
+}
+
+// certificateText names a certificate, its digest's beginning, and of its material only what is there.
+func certificateText(c *model.Certificate) string {
+	if c == nil {
+		return "none"
+	}
+	out := c.Name
+	for _, f := range []string{c.CertFile, c.KeyFile, c.CAFile, c.CRLFile} {
+		if f != "" {
+			out += ":" + f
+		}
+	}
+	if m := c.Material; m != nil {
+		out += fmt.Sprintf("(cert=%t key=%t ca=%t crl=%t)", m.Cert != nil, m.Key != nil, m.CA != nil, m.CRL != nil)
+	}
+	return out
 }
 
 func mentions(name string, hosts []string) bool {

@@ -15,15 +15,27 @@ import (
 // gatewayGroup is the Gateway API's group, which references mean when they name none.
 const gatewayGroup = gatewayv1.GroupName
 
-// httpRoute is a Gateway API HTTPRoute whose parts that no client and no backend decide are translated.
-type httpRoute struct {
+// apiRoute is a Gateway API HTTPRoute, GRPCRoute, TLSRoute or TCPRoute whose parts that no client and no backend decide are
+// translated. The latter two have one rule, without matches.
+type apiRoute struct {
 	object    *config.Object
 	hostnames []string
 	parents   []parentRef
 	rules     []*routeRule
 }
 
-// parentRef is what an HTTPRoute is attached to: a Service or a Gateway.
+// kinds of route, by precedence on one port of a Service.
+const (
+	grpcRoute = "GRPCRoute"
+	webRoute  = "HTTPRoute"
+	tlsRoute  = "TLSRoute"
+	tcpRoute  = "TCPRoute"
+)
+
+// requests says whether the route is for requests; any other is for connections.
+func (h *apiRoute) requests() bool { return h.object.Kind == grpcRoute || h.object.Kind == webRoute }
+
+// parentRef is what a route is attached to: a Service or a Gateway.
 type parentRef struct {
 	service         bool
 	namespace, name string
@@ -72,16 +84,25 @@ type backendRef struct {
 	field     string
 }
 
-// readHTTPRoutes translates all HTTPRoutes in the order of precedence: oldest, then namespace and name.
-func (m *Mesh) readHTTPRoutes(objects []*config.Object, r *report) {
+// readRoutes translates all routes of the Gateway API in the order of precedence: oldest, then namespace and name.
+func (m *Mesh) readRoutes(objects []*config.Object, r *report) {
 	for _, o := range objects {
-		spec, ok := o.Spec.(*gatewayv1.HTTPRoute)
-		if !ok {
-			continue
+		switch spec := o.Spec.(type) {
+		case *gatewayv1.HTTPRoute:
+			m.routes = append(m.routes, m.apiRoute(o, spec, r))
+		case *gatewayv1.GRPCRoute:
+			m.routes = append(m.routes, m.grpcRoute(o, spec, r))
+		case *gatewayv1.TLSRoute:
+			m.routes = append(m.routes, m.connectionRoute(o, &spec.Spec.CommonRouteSpec, spec.Spec.Hostnames, spec.Spec.Rules, r))
+		case *gatewayv1.TCPRoute:
+			var rules []gatewayv1.TLSRouteRule
+			for _, rule := range spec.Spec.Rules {
+				rules = append(rules, gatewayv1.TLSRouteRule(rule))
+			}
+			m.routes = append(m.routes, m.connectionRoute(o, &spec.Spec.CommonRouteSpec, nil, rules, r))
 		}
-		m.routes = append(m.routes, m.httpRoute(o, spec, r))
 	}
-	slices.SortStableFunc(m.routes, func(a, b *httpRoute) int {
+	slices.SortStableFunc(m.routes, func(a, b *apiRoute) int {
 		return cmp.Or(a.object.Created.Compare(b.object.Created), cmp.Compare(key(a.object.Namespace, a.object.Name), key(b.object.Namespace, b.object.Name)))
 	})
 	for _, h := range m.routes {
@@ -94,27 +115,33 @@ func (m *Mesh) readHTTPRoutes(objects []*config.Object, r *report) {
 	}
 }
 
-// attachedRoute is an HTTPRoute under one of its parents.
+// attachedRoute is a route under one of its parents.
 type attachedRoute struct {
-	route  *httpRoute
+	route  *apiRoute
 	parent parentRef
 }
 
-func (m *Mesh) httpRoute(o *config.Object, spec *gatewayv1.HTTPRoute, r *report) *httpRoute {
-	h := &httpRoute{object: o}
-	for _, name := range spec.Spec.Hostnames {
+func (m *Mesh) apiRoute(o *config.Object, spec *gatewayv1.HTTPRoute, r *report) *apiRoute {
+	h := m.attached(o, &spec.Spec.CommonRouteSpec, spec.Spec.Hostnames, r)
+	for i := range spec.Spec.Rules {
+		h.rules = append(h.rules, m.routeRule(o, &spec.Spec.Rules[i], i, r))
+	}
+	return h
+}
+
+// attached reads what all routes have.
+func (m *Mesh) attached(o *config.Object, spec *gatewayv1.CommonRouteSpec, hostnames []gatewayv1.Hostname, r *report) *apiRoute {
+	h := &apiRoute{object: o}
+	for _, name := range hostnames {
 		h.hostnames = append(h.hostnames, strings.ToLower(string(name)))
 	}
-	if spec.Spec.UseDefaultGateways != "" {
+	if spec.UseDefaultGateways != "" {
 		r.without(o, "spec.useDefaultGateways")
 	}
-	for i, ref := range spec.Spec.ParentRefs {
+	for i, ref := range spec.ParentRefs {
 		if p, ok := m.parent(o, ref, element("spec.parentRefs", i), r); ok {
 			h.parents = append(h.parents, p)
 		}
-	}
-	for i := range spec.Spec.Rules {
-		h.rules = append(h.rules, m.routeRule(o, &spec.Spec.Rules[i], i, r))
 	}
 	return h
 }
@@ -167,12 +194,8 @@ func (p parentRef) takes(s *port) bool {
 }
 
 func (m *Mesh) routeRule(o *config.Object, spec *gatewayv1.HTTPRouteRule, i int, r *report) *routeRule {
-	field := element("spec.rules", i)
-	name := element("rules", i)
-	if spec.Name != nil {
-		name = string(*spec.Name)
-	}
-	rule := &routeRule{field: field, base: model.Rule{Origin: origin(o, field, name)}}
+	rule := newRouteRule(o, spec.Name, i)
+	field, name := rule.field, rule.base.Origin.Rule
 	for j := range spec.Matches {
 		if match, ok := routeMatchOf(o, &spec.Matches[j], element(field+".matches", j), r); ok {
 			rule.matches = append(rule.matches, match)
@@ -196,28 +219,52 @@ func (m *Mesh) routeRule(o *config.Object, spec *gatewayv1.HTTPRouteRule, i int,
 	for j := range spec.Filters {
 		f.add(&spec.Filters[j], element(field+".filters", j))
 	}
-	switch {
-	case f.failed != "":
-		rule.base.Redirect, rule.base.Reply = nil, &model.Reply{Status: 500, Body: f.failed}
-	case rule.base.Redirect != nil:
-	case len(spec.BackendRefs) == 0:
-		rule.base.Reply = &model.Reply{Status: 500, Body: fmt.Sprintf("rule %s of HTTPRoute %s/%s has no backendRefs\n", name, o.Namespace, o.Name)}
-		r.warn(o, badBackend, field, "add backendRefs or a redirect", "the rule has no backendRefs; its requests are answered 500")
-	default:
-		rule.base.Route = route
-		var sum uint32
-		for j := range spec.BackendRefs {
-			b := m.backend(o, &spec.BackendRefs[j], element(field+".backendRefs", j), r)
-			sum += b.weight
-			rule.backends = append(rule.backends, b)
-		}
-		if sum == 0 {
-			rule.base.Route, rule.backends = nil, nil
-			rule.base.Reply = &model.Reply{Status: 500, Body: fmt.Sprintf("all backendRefs of rule %s of HTTPRoute %s/%s have weight 0\n", name, o.Namespace, o.Name)}
-			r.warn(o, noWeight, field+".backendRefs", "give one of them a weight", "all backendRefs have weight 0; the rule's requests are answered 500")
-		}
+	if f.failed == "" && rule.base.Redirect != nil {
+		return rule
 	}
+	m.forwardTo(rule, o, name, f.failed, spec.BackendRefs, route, r)
 	return rule
+}
+
+// unrouted is the status of requests whose rule leads nowhere: for gRPC, what means UNAVAILABLE (Gateway API).
+func unrouted(o *config.Object) int {
+	if o.Kind == webRoute {
+		return 500
+	}
+	return 503
+}
+
+// forwardTo gives a rule its backends. Where it cannot have any, it answers; failed says why it must, if a filter does.
+func (m *Mesh) forwardTo(rule *routeRule, o *config.Object, name, failed string, refs []gatewayv1.HTTPBackendRef, route *model.Route, r *report) {
+	status, what := unrouted(o), "requests"
+	fate := fmt.Sprintf("answered %d", status)
+	if o.Kind == tlsRoute || o.Kind == tcpRoute {
+		what, fate = "connections", "refused"
+	}
+	if failed != "" {
+		rule.base.Redirect, rule.base.Reply = nil, &model.Reply{Status: status, Body: failed}
+		return
+	}
+	if len(refs) == 0 {
+		rule.base.Reply = &model.Reply{Status: status, Body: fmt.Sprintf("rule %s of %s has no backendRefs\n", name, describe(o))}
+		remedy := "add backendRefs"
+		if o.Kind == webRoute {
+			remedy = "add backendRefs or a redirect"
+		}
+		r.warn(o, badBackend, rule.field, remedy, "the rule has no backendRefs; its %s are %s", what, fate)
+		return
+	}
+	var sum uint32
+	for j := range refs {
+		b := m.backend(o, &refs[j], element(rule.field+".backendRefs", j), r)
+		sum += b.weight
+		rule.backends = append(rule.backends, b)
+	}
+	if rule.base.Route = route; sum == 0 {
+		rule.base.Route, rule.backends = nil, nil
+		rule.base.Reply = &model.Reply{Status: status, Body: fmt.Sprintf("all backendRefs of rule %s of %s have weight 0\n", name, describe(o))}
+		r.warn(o, noWeight, rule.field+".backendRefs", "give one of them a weight", "all backendRefs have weight 0; the rule's %s are %s", what, fate)
+	}
 }
 
 func (m *Mesh) backend(o *config.Object, ref *gatewayv1.HTTPBackendRef, field string, r *report) backendRef {
@@ -274,8 +321,8 @@ func sortEntries(all []entry) []model.Rule {
 	return out
 }
 
-// entries builds the rules of h, one for each match. With granted, backends in other namespaces need its leave.
-func (h *httpRoute) entries(s *scope, host int, granted func(from, namespace, name string) bool, r *report) []entry {
+// entries builds the rules of h, one for each match. Where it is guarded, backends in other namespaces need a ReferenceGrant.
+func (h *apiRoute) entries(s *scope, host int, guarded bool, r *report) []entry {
 	var out []entry
 	for _, rule := range h.rules {
 		built := rule.base
@@ -283,9 +330,12 @@ func (h *httpRoute) entries(s *scope, host int, granted func(from, namespace, na
 			route := *rule.base.Route
 			route.Destinations = nil
 			for i := range rule.backends {
-				route.Destinations = append(route.Destinations, h.destination(s, &rule.backends[i], granted, r))
+				route.Destinations = append(route.Destinations, h.destination(s, &rule.backends[i], guarded, r))
 			}
 			built.Route = &route
+		}
+		if len(rule.matches) == 0 && !h.requests() {
+			out = append(out, entry{rule: built, host: host})
 		}
 		for _, match := range rule.matches {
 			one := built
@@ -296,13 +346,13 @@ func (h *httpRoute) entries(s *scope, host int, granted func(from, namespace, na
 	return out
 }
 
-func (h *httpRoute) destination(s *scope, b *backendRef, granted func(from, namespace, name string) bool, r *report) model.Destination {
+func (h *apiRoute) destination(s *scope, b *backendRef, guarded bool, r *report) model.Destination {
 	var c *cluster
-	status, f := 500, b.invalid
-	if f == nil && granted != nil && b.namespace != h.object.Namespace && !granted(h.object.Namespace, b.namespace, b.name) {
+	reachable, f := false, b.invalid
+	if f == nil && guarded && !s.mesh.granted(reference{h.object.Kind, h.object.Namespace, "Service", b.namespace, b.name}) {
 		f = &refusal{
 			notGranted, "", fmt.Sprintf("backendRef %s/%s is in another namespace, and no ReferenceGrant there allows it", b.namespace, b.name),
-			"add a ReferenceGrant from HTTPRoute of namespace " + h.object.Namespace + " to Service in namespace " + b.namespace,
+			"add a ReferenceGrant from " + h.object.Kind + " of namespace " + h.object.Namespace + " to Service in namespace " + b.namespace,
 		}
 	}
 	if f == nil {
@@ -311,26 +361,60 @@ func (h *httpRoute) destination(s *scope, b *backendRef, granted func(from, name
 		} else if p := svc.port(b.port); p == nil {
 			f = &refusal{badBackend, "port", fmt.Sprintf("backendRef %s/%s has no port %d; its ports: %s", b.namespace, b.name, b.port, portList(svc)), "name one of its ports"}
 		} else if c, f = s.cluster(p, ""); f != nil {
-			status = 503
+			reachable = true
 		}
 	}
 	if f != nil && (b.weight > 0 || f.id == badFilter) {
 		f.report(r, h.object, b.field)
 	}
+	status := unrouted(h.object)
+	if reachable {
+		status = 503
+	}
 	d := s.destination(c, f, b.weight, status)
-	if status == 500 && f != nil {
+	if !reachable && f != nil {
 		d.Reply.Outcome = ""
 	}
 	d.Request, d.Response = b.request, b.response
 	return d
 }
 
-// routesOf returns the HTTPRoutes that a client in namespace meets at port p: those of its own namespace for a Service
+// routesOf returns the HTTPRoutes that a client in namespace meets at port p, or its GRPCRoutes, which come before them.
+func (m *Mesh) routesOf(p *port, namespace string) []*apiRoute {
+	all := m.meets(p, namespace, (*apiRoute).requests)
+	grpc := slices.DeleteFunc(slices.Clone(all), func(h *apiRoute) bool { return h.object.Kind != grpcRoute })
+	if len(grpc) > 0 {
+		return grpc
+	}
+	return all
+}
+
+// connectionRouteOf returns the TLSRoute or TCPRoute, in this order, that a client in namespace meets at port p; nil without one, and
+// where routes for requests have the port.
+func (m *Mesh) connectionRouteOf(p *port, namespace string) *apiRoute {
+	all := m.meets(p, namespace, func(h *apiRoute) bool { return !h.requests() })
+	if len(all) == 0 || (p.protocol == model.Auto && len(m.routesOf(p, namespace)) > 0) {
+		return nil
+	}
+	for _, h := range all {
+		if h.object.Kind == tlsRoute && p.protocol != model.TCP {
+			return h
+		}
+	}
+	for _, h := range all {
+		if h.object.Kind == tcpRoute {
+			return h
+		}
+	}
+	return nil
+}
+
+// meets returns the routes of some kinds that a client in namespace meets at port p: those of its own namespace for a Service
 // of another (consumer routes), and only where there are none, those of the Service's namespace (producer routes).
-func (m *Mesh) routesOf(p *port, namespace string) []*httpRoute {
-	var consumer, producer []*httpRoute
+func (m *Mesh) meets(p *port, namespace string, kind func(*apiRoute) bool) []*apiRoute {
+	var consumer, producer []*apiRoute
 	for _, a := range m.serviceRoutes[p.service.Host] {
-		if !a.parent.takes(p) || p.service.entry {
+		if !a.parent.takes(p) || p.service.entry || !kind(a.route) {
 			continue
 		}
 		switch from := a.route.object.Namespace; {

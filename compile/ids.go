@@ -9,7 +9,7 @@ type ID struct {
 
 // The findings of this package.
 var (
-	notProxied     = ID{"OR2001", "", "a port's protocol is not proxied by this version"}
+	notProxied     = ID{"OR2001", "", "datagrams are not carried"}
 	noEffect       = ID{"OR2002", "", "a field has no effect in this version"}
 	unknownHost    = ID{"OR2003", "IST0101", "a destination names a host that is no service"}
 	unknownSubset  = ID{"OR2004", "IST0101", "a destination names a subset that no DestinationRule defines"}
@@ -21,7 +21,7 @@ var (
 	notAtGateway   = ID{"OR2010", "IST0132", "a VirtualService's host is not among the hosts of its Gateway"}
 	unknownRule    = ID{"OR2011", "IST0174", "a DestinationRule's host is no service"}
 	emptySubset    = ID{"OR2012", "IST0173", "a subset's labels select no workload"}
-	tlsRefused     = ID{"OR2013", "", "a destination must be spoken to with TLS, which this version cannot; nothing is sent there"}
+	tlsRefused     = ID{"OR2013", "", "a destination must be spoken to with TLS that cannot be set up; nothing is sent there"}
 	subsetTwice    = ID{"OR2014", "", "a subset is defined twice; the first has the name"}
 	badPattern     = ID{"OR2015", "IST0106", "a regular expression cannot be compiled"}
 	twoShapers     = ID{"OR2016", "", "objects of different kinds route the same service; one of them is ignored"}
@@ -43,6 +43,13 @@ var (
 	groupMissing   = ID{"OR2032", "", "a TrafficSplit names an HTTPRouteGroup that is not there"}
 	outsideMesh    = ID{"OR2033", "", "a VirtualService's host is no service of the mesh; its rules hold on port 80 only"}
 	differently    = ID{"OR2034", "", "a field works differently on this platform"}
+	secretMissing  = ID{"OR2035", "IST0101", "a credential is not there"}
+	badSecret      = ID{"OR2036", "IST0161", "a credential cannot be used"}
+	serverConflict = ID{"OR2037", "IST0145", "two servers of a gateway's port exclude each other; the first has it"}
+	sidecarTwice   = ID{"OR2038", "IST0111", "a namespace has two Sidecars for all its workloads; the first holds"}
+	sidecarOverlap = ID{"OR2039", "IST0110", "two Sidecars select the same workload; the first holds"}
+	emptyListener  = ID{"OR2041", "", "a Sidecar's listener leads nowhere, or to one of several services"}
+	wrongPort      = ID{"OR2040", "", "a route's kind does not fit the port's protocol; it has no effect there"}
 )
 
 // IDs lists the kinds of finding that New reports.
@@ -52,5 +59,6 @@ func IDs() []ID {
 		notAtGateway, unknownRule, emptySubset, tlsRefused, subsetTwice, badPattern, twoShapers, splitConflict, leafMissing,
 		leafPort, unknownParent, notAttached, badBackend, notGranted, badFilter, workloadTwice, serviceTwice, badMeshConfig,
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
+		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener,
 	}
 }

@@ -37,8 +37,10 @@ type ServicePortInfo struct {
 	Port     int
 	Name     string
 	Protocol model.Protocol
-	// Proxied is false for a port whose protocol this version leaves alone.
+	// Proxied is false for a port whose protocol this version leaves alone; there is none.
 	Proxied bool
+	// Requests says that HTTP is spoken there, or may be: who calls the port by a URL gets an answer.
+	Requests bool
 	// Workloads that serve the port, as namespace/name, sorted.
 	Workloads []string
 	// Splits are the rules that share requests to this port among destinations, in the order in which they are tried, as a

@@ -47,20 +47,27 @@ type Mesh struct {
 	rules     map[string]*ruleSet  // DestinationRules by namespace
 
 	virtuals     []*virtualService            // in order
+	carriers     []*virtualService            // of the mesh, those with tcp or tls routes
 	hostVirtuals map[string][]*virtualService // of the mesh, by exact host
 	wildVirtuals []hostVirtual                // of the mesh, longest host first
 	unknownHosts map[string]bool              // of hostVirtuals and wildVirtuals, those that no service has
 	conditions   []map[string]string          // on clients' labels: sourceLabels, workloadSelector
 
-	routes        []*httpRoute // in order of precedence
+	routes        []*apiRoute // in order of precedence
 	serviceRoutes map[string][]attachedRoute
 	splits        map[*service]*split
-	grants        map[grant]bool
+	grants        map[reference]bool
 	namespaces    map[string]map[string]string // labels
 
 	gateways      []*gateway
 	istioGateways map[string]*config.Object // by namespace/name
 	apiGateways   map[string]*config.Object
+
+	sidecars map[string][]*sidecar // by namespace, in order
+	count    int                   // of sidecars
+
+	secrets     map[string]*config.Object // by namespace/name
+	authorities map[string]*config.Object // ConfigMaps with certificate authorities, by namespace/name
 
 	cache
 }
@@ -71,7 +78,7 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m := &Mesh{
 		options: o, domain: cmp.Or(o.Domain, "cluster.local"),
 		hostVirtuals: map[string][]*virtualService{}, serviceRoutes: map[string][]attachedRoute{}, splits: map[*service]*split{},
-		grants: map[grant]bool{}, namespaces: map[string]map[string]string{},
+		grants: map[reference]bool{}, namespaces: map[string]map[string]string{},
 		istioGateways: map[string]*config.Object{}, apiGateways: map[string]*config.Object{},
 		cache: newCache(),
 	}
@@ -84,19 +91,24 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 		}
 	}
 	m.readMeshConfig(objects, r)
+	m.readSecrets(objects)
 	m.readGrants(objects)
 	m.readServices(objects, r)
 	m.readWorkloads(objects, r)
-	m.readDestinationRules(objects, r)
+	m.readSidecars(objects, r)
 	m.readGateways(objects, r)
+	m.readDestinationRules(objects, r)
+	m.readBackendTLS(objects, r)
 	m.readVirtualServices(objects, r)
-	m.readHTTPRoutes(objects, r)
+	m.readRoutes(objects, r)
 	m.readSplits(objects, r)
 	m.readUnknownHosts(r)
 	m.readConditions()
 	m.checkVirtuals(r)
 	m.checkRoutes(r)
 	m.checkShapers(r)
+	m.checkPorts(r)
+	m.checkSidecars(r)
 	return m, r.sorted()
 }
 
@@ -139,12 +151,11 @@ func (m *Mesh) Services() []ServiceInfo {
 		info := ServiceInfo{Service: s.Service, Origin: s.origin}
 		sees := m.scope(s.Namespace, nil)
 		for _, p := range s.ports {
-			pi := ServicePortInfo{Port: p.number, Name: p.name, Protocol: p.protocol, Proxied: p.proxied(), Workloads: names(p.workloads)}
-			if p.proxied() {
-				for _, rule := range m.portRules(sees, p) {
-					if split, ok := sees.splitInfo(rule); ok {
-						pi.Splits = append(pi.Splits, split)
-					}
+			pi := ServicePortInfo{Port: p.number, Name: p.name, Protocol: p.protocol, Proxied: true, Requests: !opaque(p.protocol), Workloads: names(p.workloads)}
+			rules, bytes := m.portRules(sees, p)
+			for _, rule := range append(slices.Clip(rules), bytes...) {
+				if split, ok := sees.splitInfo(rule); ok {
+					pi.Splits = append(pi.Splits, split)
 				}
 			}
 			info.Ports = append(info.Ports, pi)
@@ -182,8 +193,8 @@ func (s *scope) splitInfo(rule model.Rule) (SplitInfo, bool) {
 func (m *Mesh) checkVirtuals(r *report) {
 	for _, v := range m.virtuals {
 		s := m.scope(v.object.Namespace, nil)
-		for _, rule := range v.rules {
-			for _, d := range rule.destinations {
+		for _, destinations := range v.destinations() {
+			for _, d := range destinations {
 				svc := s.service(d.host)
 				if svc != nil && d.port == 0 && len(svc.ports) > 1 {
 					r.error(v.object, portNeeded, d.field, "name one of them in destination.port.number",
@@ -274,12 +285,12 @@ func (m *Mesh) checkGatewayRefs(v *virtualService, r *report) {
 	}
 }
 
-// checkRoutes reports what HTTPRoutes refer to in vain.
+// checkRoutes reports what the Gateway API's routes refer to in vain.
 func (m *Mesh) checkRoutes(r *report) {
 	for _, h := range m.routes {
 		for _, p := range h.parents {
 			if p.service {
-				h.entries(m.scope(h.object.Namespace, nil), 0, nil, r)
+				h.entries(m.scope(h.object.Namespace, nil), 0, false, r)
 				continue
 			}
 			name := key(p.namespace, p.name)
@@ -290,7 +301,7 @@ func (m *Mesh) checkRoutes(r *report) {
 			attached, left := false, false
 			for _, g := range m.gateways {
 				for _, s := range g.servers {
-					if s.listener != nil && s.gateway == name && len(m.attachment(s, &httpRoute{object: h.object, hostnames: h.hostnames, parents: []parentRef{p}})) > 0 {
+					if s.listener != nil && s.gateway == name && len(m.attachment(s, &apiRoute{object: h.object, hostnames: h.hostnames, parents: []parentRef{p}})) > 0 {
 						attached = true
 					}
 				}
@@ -299,7 +310,7 @@ func (m *Mesh) checkRoutes(r *report) {
 			if !attached && !left {
 				r.warn(h.object, notAttached, p.field, "compare the listener's name, port, hostname and allowedRoutes", "no served listener of Gateway %s takes this route", name)
 			}
-			h.entries(m.scope(p.namespace, nil), 0, m.granted, r)
+			h.entries(m.gatewayScope(p.namespace, nil), 0, true, r)
 		}
 	}
 }
@@ -307,16 +318,16 @@ func (m *Mesh) checkRoutes(r *report) {
 // checkShapers reports the routing objects that another kind leaves without effect on a service.
 func (m *Mesh) checkShapers(r *report) {
 	m.services.all(func(s *service) bool {
-		v := m.virtual(s.Host, s.Namespace)
+		v := m.virtual(m.scope(s.Namespace, nil), s.Host)
 		if v != nil && len(v.rules) == 0 {
 			v = nil
 		}
-		routes := m.serviceRoutes[s.Host]
+		routes := slices.DeleteFunc(slices.Clone(m.serviceRoutes[s.Host]), func(a attachedRoute) bool { return !a.route.requests() })
 		first := ""
 		if v != nil {
 			first = describe(v.object) + " (" + position(v.object) + ")"
 			for _, a := range routes {
-				r.warn(a.route.object, twoShapers, a.parent.field, "keep one of them", "%s routes %s already; VirtualServices come before HTTPRoutes, so this one has no effect there", first, s.Host)
+				r.warn(a.route.object, twoShapers, a.parent.field, "keep one of them", "%s routes %s already; VirtualServices come before %ss, so this one has no effect there", first, s.Host, a.route.object.Kind)
 			}
 		} else if len(routes) > 0 {
 			first = describe(routes[0].route.object) + " (" + position(routes[0].route.object) + ")"

@@ -15,7 +15,7 @@ import (
 )
 
 var meshConfigCoverage = covers("connectTimeout", "outboundTrafficPolicy.", "outboundTrafficPolicy.mode", "defaultServiceExportTo",
-	"defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo", "rootNamespace", "pathNormalization", "defaultConfig.", "defaultConfig.terminationDrainDuration")
+	"defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo", "rootNamespace", "pathNormalization", "h2UpgradePolicy", "protocolDetectionTimeout", "defaultConfig.", "defaultConfig.terminationDrainDuration")
 
 // readMeshConfig finds the mesh's configuration: of Options, else of the ConfigMap istio in istio-system, else Istio's defaults.
 func (m *Mesh) readMeshConfig(objects []*config.Object, r *report) {
@@ -65,6 +65,10 @@ func readMeshConfig(text string) (*meshv1alpha1.MeshConfig, error) {
 	}
 	return c, nil
 }
+
+// detection is how long a client may stay silent on a port of no declared protocol; 0 is the proxy's own limit, where Istio
+// would wait for ever.
+func (m *Mesh) detection() model.Duration { return duration(m.config.GetProtocolDetectionTimeout()) }
 
 // registryOnly says whether hosts that are no services may not be reached.
 func (m *Mesh) registryOnly() bool {

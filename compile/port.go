@@ -23,6 +23,7 @@ type port struct {
 	selector     map[string]string // of source selected; nil selects nothing
 	fixed        []candidate       // of source listed
 	workloads    []*workload       // that selector selects
+	backendTLS   *backendTLS       // of a BackendTLSPolicy, nil without one
 }
 
 // source says where a port's endpoints come from.
@@ -40,10 +41,24 @@ type candidate struct {
 	labels   map[string]string
 }
 
-// proxied says whether this version carries requests of p.
-func (p *port) proxied() bool { return carried(p.protocol) }
+// opaque says whether what is spoken there is bytes to the proxy, not requests.
+func opaque(p model.Protocol) bool { return p == model.TCP || p == model.TLS || p == model.HTTPS }
 
-func carried(p model.Protocol) bool { return p == model.HTTP || p == model.Auto }
+// secure says whether it is TLS that the proxy does not open: it is routed by server name.
+func secure(p model.Protocol) bool { return p == model.TLS || p == model.HTTPS }
+
+// alike says whether what comes for one port can be sent to the other: both take requests, or both take bytes.
+func alike(a, b *port) bool {
+	return a.protocol == model.Auto || b.protocol == model.Auto || opaque(a.protocol) == opaque(b.protocol)
+}
+
+// spoken is what endpoints of a port's protocol are spoken to with: HTTPS that comes as bytes leaves as bytes.
+func spoken(p model.Protocol) model.Protocol {
+	if p == model.HTTPS {
+		return model.TLS
+	}
+	return p
+}
 
 // text names p for people: "9080 (http)".
 func (p *port) text() string {

@@ -15,6 +15,8 @@ type scope struct {
 	mesh      *Mesh
 	namespace string
 	labels    map[string]string // of the client, for sourceLabels
+	sidecar   *sidecar          // what restricts the client; nil is nothing
+	gateway   string            // of a gateway, its namespace
 	clusters  map[string]*cluster
 	rules     map[*service]*destinationRule
 }
@@ -28,6 +30,22 @@ func (s *scope) used() []*cluster {
 	out := make([]*cluster, 0, len(s.clusters))
 	for _, name := range slices.Sorted(maps.Keys(s.clusters)) {
 		out = append(out, s.clusters[name])
+	}
+	return out
+}
+
+// destinations builds the destinations of a VirtualService's rule on port listen. Findings go to r.
+func (s *scope) destinations(o *config.Object, all []virtualDestination, listen int, r *report) []model.Destination {
+	var out []model.Destination
+	for i := range all {
+		d := &all[i]
+		c, f := s.target(d.host, d.subset, d.port, listen)
+		if f != nil {
+			f.report(r, o, d.field)
+		}
+		dest := s.destination(c, f, d.weight, 503)
+		dest.Request, dest.Response = d.request, d.response
+		out = append(out, dest)
 	}
 	return out
 }
@@ -85,15 +103,7 @@ func (s *scope) target(host, name string, number, listen int) (*cluster, *refusa
 
 // cluster returns the cluster of a port for the client, or why nothing can be sent there.
 func (s *scope) cluster(p *port, name string) (*cluster, *refusal) {
-	if !p.proxied() {
-		return nil, &refusal{notProxied, "port", fmt.Sprintf("port %s of %s is not proxied yet", p.text(), p.service.Host), "this version carries HTTP/1.1"}
-	}
-	d, ok := s.rules[p.service]
-	if !ok {
-		d = s.mesh.rule(s.namespace, s.labels, p.service)
-		s.rules[p.service] = d
-	}
-	c := s.mesh.cluster(p, name, d)
+	c := s.mesh.cluster(p, name, s.rule(p.service), s)
 	if c == nil {
 		return nil, &refusal{
 			unknownSubset, "subset", fmt.Sprintf("no DestinationRule that namespace %s uses for %s defines subset %q", s.namespace, p.service.Host, name),
@@ -105,6 +115,16 @@ func (s *scope) cluster(p *port, name string) (*cluster, *refusal) {
 	}
 	s.clusters[c.Name] = c
 	return c, nil
+}
+
+// rule returns the DestinationRule that the client uses for a service, nil without one.
+func (s *scope) rule(svc *service) *destinationRule {
+	d, ok := s.rules[svc]
+	if !ok {
+		d = s.mesh.rule(s.namespace, s.labels, svc)
+		s.rules[svc] = d
+	}
+	return d
 }
 
 // hint says what to do about a host that is no service.
@@ -142,8 +162,6 @@ func (f *refusal) report(r *report, o *config.Object, field string) {
 		field += "." + f.field
 	}
 	switch f.id {
-	case notProxied:
-		r.warn(o, f.id, field, f.remedy, "%s", strings.TrimSuffix(f.message, "\n"))
 	case tlsRefused: // the DestinationRule has the finding
 	default:
 		r.error(o, f.id, field, f.remedy, "%s", f.message)

@@ -26,6 +26,7 @@ type service struct {
 	resolution networking.ServiceEntry_Resolution
 	exported   visibility
 	addresses  []string
+	altNames   []string // that its servers' certificates may have (ServiceEntry)
 	ports      []*port
 	absent     []model.Rule // the answer at a port that it lacks
 }
@@ -89,7 +90,6 @@ func (m *Mesh) readServices(objects []*config.Object, r *report) {
 		if spec, ok := o.Spec.(*corev1.Service); ok {
 			s := m.kubernetesService(o, spec, slicesOf[o.Namespace+"/"+o.Name])
 			m.addService(s, r)
-			s.reportPorts(r)
 		}
 	}
 	for _, o := range objects {
@@ -106,25 +106,10 @@ func (m *Mesh) readServices(objects []*config.Object, r *report) {
 
 // portsText says to whom asked for a port that s lacks which ones it has.
 func (s *service) portsText() string {
-	var have, other []string
-	for _, p := range s.ports {
-		if p.proxied() {
-			have = append(have, p.text())
-		} else {
-			other = append(other, p.text())
-		}
-	}
-	text := "no route: " + s.Host + " does not serve HTTP at this port"
-	if len(have) > 0 {
-		text += "; its ports: " + strings.Join(have, ", ")
-	}
-	if len(other) > 0 {
-		text += "; not proxied yet: " + strings.Join(other, ", ")
-	}
 	if len(s.ports) == 0 {
-		text += "; it has no ports"
+		return "no route: " + s.Host + " has no ports\n"
 	}
-	return text + "\n"
+	return "no route: " + s.Host + " does not serve this port; its ports: " + portList(s) + "\n"
 }
 
 func (m *Mesh) addService(s *service, r *report) {
@@ -140,36 +125,17 @@ func (m *Mesh) addService(s *service, r *report) {
 					o.ports = append(o.ports, p)
 				}
 			}
+			o.altNames = append(slices.Clip(o.altNames), s.altNames...)
 			return
+		}
+		if !o.entry && s.entry && len(s.altNames) > 0 { // such an entry decorates the Service, as in Istio
+			o.altNames = append(o.altNames, s.altNames...)
 		}
 		r.warn(s.object, serviceTwice, "spec", "give one of them another host, or remove it",
 			"host %s is served by %s (%s) already", s.Host, describe(o.object), at(o.origin))
 		return
 	}
 	m.services.byHost[s.Host] = append(others, s)
-}
-
-// reportPorts warns once of the ports whose protocol is left alone.
-func (s *service) reportPorts(r *report) {
-	var left []string
-	field := ""
-	for i, p := range s.ports {
-		if !p.proxied() {
-			if field == "" {
-				field = fmt.Sprintf("spec.ports[%d]", i)
-			}
-			left = append(left, p.text())
-		}
-	}
-	if len(left) == 0 {
-		return
-	}
-	noun, verb := "port", "is"
-	if len(left) > 1 {
-		noun, verb = "ports", "are"
-	}
-	r.warn(s.object, notProxied, field, "this version carries HTTP/1.1 (port names http-*, or undeclared)",
-		"%s %s of %s %s not proxied yet", noun, strings.Join(left, ", "), s.Host, verb)
 }
 
 // describe names an object for people.

@@ -12,7 +12,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
-var serviceEntryCoverage = covers("hosts", "addresses", "ports", "location", "resolution", "workloadSelector", "exportTo", "endpoints.").
+var serviceEntryCoverage = covers("hosts", "addresses", "ports", "location", "resolution", "workloadSelector", "exportTo", "subjectAltNames", "endpoints.").
 	and(workloadEntryCoverage.under("endpoints."))
 
 var workloadEntryCoverage = covers("address", "ports", "labels", "locality", "weight", "serviceAccount")
@@ -44,17 +44,21 @@ func (m *Mesh) readServiceEntry(o *config.Object, spec *networking.ServiceEntry,
 			resolution: spec.Resolution,
 			exported:   visible(spec.ExportTo, m.config.GetDefaultServiceExportTo(), o.Namespace),
 			addresses:  addresses,
+			altNames:   spec.SubjectAltNames,
 		}
 		if wildcard(host) && len(spec.Hosts) > 1 {
 			s.addresses = nil // they are the exact hosts'
 		}
-		for _, sp := range spec.Ports {
+		for j, sp := range spec.Ports {
+			if strings.EqualFold(sp.Protocol, "UDP") {
+				if i == 0 {
+					r.warn(o, notProxied, fmt.Sprintf("spec.ports[%d].protocol", j), "let clients send datagrams themselves", "port %d (UDP) of %s is left alone: datagrams are not carried", sp.Number, host)
+				}
+				continue
+			}
 			s.ports = append(s.ports, m.entryPort(s, o, spec, sp, i == 0, r))
 		}
 		m.addService(s, r)
-		if i == 0 {
-			s.reportPorts(r)
-		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
@@ -16,6 +15,7 @@ type placed struct {
 	placement *Placement
 	former    *placed
 	instances map[string][]*Instance // by workload
+	claims    map[string]*Instance   // by address that Sidecars bind
 	endpoints map[*port][]candidate
 	clusters  map[*cluster]filledCluster
 	views     map[*view]*placedView
@@ -42,6 +42,7 @@ func (m *Mesh) at(p *Placement) *placed {
 		placement: p,
 		former:    m.placed,
 		instances: map[string][]*Instance{},
+		claims:    m.claims(p),
 		endpoints: map[*port][]candidate{},
 		clusters:  map[*cluster]filledCluster{},
 		views:     map[*view]*placedView{},
@@ -217,9 +218,12 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 		s.Listeners, s.Tables, s.Clusters = in.listeners, in.tables, in.clusters
 		return s, parts{}, nil
 	}
-	v := at.view(m.view(namespace, w.Labels))
-	s.Listeners = append([]model.Listener{{Name: outbound, Direction: model.Outbound, Address: x.Outbound, Protocol: model.HTTP, Table: outbound, Explicit: true}}, in.listeners...)
-	s.Tables = append([]model.Table{v.table}, in.tables...)
+	seen := m.view(namespace, w.Labels)
+	v := at.view(seen)
+	s.Listeners = []model.Listener{{Name: outbound, Direction: model.Outbound, Address: x.Outbound, Protocol: model.HTTP, Table: outbound, Detect: m.detection(), Explicit: true}}
+	bound, tables := boundListeners(seen.bound, x, at.claims)
+	s.Listeners = append(append(s.Listeners, bound...), in.listeners...)
+	s.Tables = append(append([]model.Table{v.table}, tables...), in.tables...)
 	s.Clusters = append(slices.Clip(v.clusters), in.clusters...)
 	return s, v.parts, nil
 }
@@ -232,44 +236,4 @@ func (a *placed) instance(namespace, workload, name string) *Instance {
 		}
 	}
 	return nil
-}
-
-// inboundParts are a sidecar's inbound side.
-type inboundParts struct {
-	listeners []model.Listener
-	tables    []model.Table
-	clusters  []model.Cluster
-}
-
-// inbound takes requests on each of x's ports to the application, whatever their host: routing was the client's.
-func (m *Mesh) inbound(w *workload, x *Instance) inboundParts {
-	var in inboundParts
-	for _, tp := range w.Ports {
-		if !carried(tp.Protocol) {
-			continue
-		}
-		for i := range x.Ports {
-			p := &x.Ports[i]
-			if p.Port != tp.Port || p.Listen == "" || p.App == "" {
-				continue
-			}
-			name := "inbound|" + strconv.Itoa(p.Port)
-			o := w.Origin
-			c := model.Cluster{
-				Name: name + "||", Kind: model.Application, Port: p.Port, Protocol: tp.Protocol,
-				Endpoints: []model.Endpoint{{Address: p.App, Weight: 1, Instance: x.Name, Peer: w.Peer, Locality: w.Locality}},
-			}
-			if sp := w.serves(p.Port); sp != nil {
-				c.Service, c.Port = sp.service.Service, sp.number
-			}
-			in.clusters = append(in.clusters, c)
-			in.listeners = append(in.listeners, model.Listener{Name: name, Direction: model.Inbound, Address: p.Listen, Port: p.Port, Protocol: tp.Protocol, Table: name, Origin: &o})
-			in.tables = append(in.tables, model.Table{Name: name, Hosts: []model.VirtualHost{{
-				Name: "inbound|http|" + strconv.Itoa(p.Port), Domains: []string{"*"},
-				Rules: []model.Rule{{Origin: w.Origin, Route: &model.Route{Destinations: []model.Destination{{Cluster: c.Name, Weight: 1}}}}},
-			}}})
-			break
-		}
-	}
-	return in
 }

@@ -91,9 +91,9 @@ func (t *split) report(r *report) {
 			continue
 		}
 		for _, p := range t.root.ports {
-			if lp := l.service.port(p.number); p.proxied() && (lp == nil || !lp.proxied()) {
+			if lp := l.service.port(p.number); lp == nil || !alike(p, lp) {
 				r.warn(t.object, leafPort, l.field+".service", "give it that port: leaves are called at the root service's port number",
-					"service %s has no HTTP port %d (it has %s); there, the others get its share", l.name, p.number, portList(l.service))
+					"service %s has no port %s (it has %s); there, the others get its share", l.name, p.text(), portList(l.service))
 			}
 		}
 	}
@@ -108,7 +108,7 @@ func (t *split) rules(s *scope, p *port, plain func(*scope, *port) []model.Rule)
 			continue
 		}
 		lp := l.service.port(p.number)
-		if lp == nil || !lp.proxied() {
+		if lp == nil || !alike(p, lp) {
 			continue
 		}
 		c, f := s.cluster(lp, "")

@@ -119,9 +119,7 @@ func (v *virtualRule) matchRoot() {
 
 func (m *Mesh) virtualMatch(o *config.Object, h *networking.HTTPMatchRequest, field string, r *report) (virtualMatch, bool) {
 	v := virtualMatch{port: int(h.Port), labels: h.SourceLabels, namespace: h.SourceNamespace}
-	for _, g := range h.Gateways {
-		v.gateways = append(v.gateways, m.gatewayName(g, o.Namespace))
-	}
+	v.gateways = m.gatewayNames(h.Gateways, o.Namespace)
 	ok := true
 	read := func(s *networking.StringMatch, name string, fold bool) *model.StringMatch {
 		if s == nil || s.MatchType == nil {

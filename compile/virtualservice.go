@@ -16,7 +16,8 @@ var virtualServiceCoverage = covers("hosts", "gateways", "exportTo", "http.").
 	and(covers("name", "match.", "route.", "route.destination", "route.weight", "route.headers", "redirect", "directResponse", "rewrite", "timeout",
 		"corsPolicy", "headers").under("http.")).
 	and(covers("name", "uri", "scheme", "method", "authority", "headers", "port", "sourceLabels", "gateways", "queryParams", "ignoreUriCase",
-		"withoutHeaders", "sourceNamespace").under("http.match."))
+		"withoutHeaders", "sourceNamespace").under("http.match.")).
+	and(covers("tcp.", "tcp.match", "tcp.route.", "tcp.route.destination", "tcp.route.weight", "tls.", "tls.match", "tls.route.", "tls.route.destination", "tls.route.weight"))
 
 // inMesh is the gateway name that stands for all sidecars.
 const inMesh = "mesh"
@@ -28,6 +29,7 @@ type virtualService struct {
 	gateways []string // "namespace/name", or inMesh
 	exported visibility
 	rules    []*virtualRule
+	tcp, tls []*connectionRule
 }
 
 // virtualRule is one http route.
@@ -102,7 +104,10 @@ func (m *Mesh) readVirtualServices(objects []*config.Object, r *report) {
 		}
 		v := m.virtualService(o, spec, r)
 		m.virtuals = append(m.virtuals, v)
-		if slices.Contains(v.gateways, inMesh) {
+		if slices.Contains(v.gateways, inMesh) && len(v.tcp)+len(v.tls) > 0 {
+			m.carriers = append(m.carriers, v)
+		}
+		if slices.Contains(v.gateways, inMesh) && len(spec.Http) > 0 {
 			for _, h := range v.hosts {
 				if wildcard(h) {
 					m.wildVirtuals = append(m.wildVirtuals, hostVirtual{h, v})
@@ -141,9 +146,7 @@ func (m *Mesh) virtualService(o *config.Object, spec *networking.VirtualService,
 		}
 		v.hosts = append(v.hosts, h)
 	}
-	for _, g := range spec.Gateways {
-		v.gateways = append(v.gateways, m.gatewayName(g, o.Namespace))
-	}
+	v.gateways = m.gatewayNames(spec.Gateways, o.Namespace)
 	if len(v.gateways) == 0 {
 		v.gateways = []string{inMesh}
 	}
@@ -153,7 +156,20 @@ func (m *Mesh) virtualService(o *config.Object, spec *networking.VirtualService,
 		}
 	}
 	v.reportUnreachable(r)
+	v.tcp, v.tls = m.connectionRules(o, spec, r)
 	return v
+}
+
+// destinations lists the destinations of all rules.
+func (v *virtualService) destinations() [][]virtualDestination {
+	var out [][]virtualDestination
+	for _, rule := range v.rules {
+		out = append(out, rule.destinations)
+	}
+	for _, rule := range append(slices.Clip(v.tls), v.tcp...) {
+		out = append(out, rule.destinations)
+	}
+	return out
 }
 
 // gatewayName resolves the name of a Gateway as a VirtualService in namespace writes it.
@@ -196,11 +212,12 @@ func (v *virtualService) tier(namespace string) int {
 	return 1
 }
 
-// virtual returns the VirtualService that routes host for a client in namespace: the most specific host, then the nearest
+// virtual returns the VirtualService that routes requests to host for a client: the most specific host, then the nearest
 // tier, then the oldest has it; sidecars do not merge them.
-func (m *Mesh) virtual(host, namespace string) *virtualService {
+func (m *Mesh) virtual(s *scope, host string) *virtualService {
+	namespace := s.namespace
 	best := func(best, v *virtualService) *virtualService {
-		if !v.exported.includes(namespace) || (best != nil && best.tier(namespace) <= v.tier(namespace)) {
+		if !v.exported.includes(namespace) || !s.importsVirtual(v) || (best != nil && best.tier(namespace) <= v.tier(namespace)) {
 			return best
 		}
 		return v
@@ -239,16 +256,7 @@ func (v *virtualService) routes(s *scope, gateway string, listen int, r *report)
 		built.Matches = matches
 		if len(rule.destinations) > 0 {
 			route := *rule.base.Route
-			route.Destinations = nil
-			for _, d := range rule.destinations {
-				c, f := s.target(d.host, d.subset, d.port, listen)
-				if f != nil {
-					f.report(r, v.object, d.field)
-				}
-				dest := s.destination(c, f, d.weight, 503)
-				dest.Request, dest.Response = d.request, d.response
-				route.Destinations = append(route.Destinations, dest)
-			}
+			route.Destinations = s.destinations(v.object, rule.destinations, listen, r)
 			built.Route = &route
 		}
 		out = append(out, built)

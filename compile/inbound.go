@@ -1,0 +1,137 @@
+package compile
+
+import (
+	"net"
+	"strconv"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+)
+
+// inboundParts are a sidecar's inbound side.
+type inboundParts struct {
+	listeners []model.Listener
+	tables    []model.Table
+	clusters  []model.Cluster
+}
+
+// inbound takes what comes for each of x's ports to the application, whatever its host: routing was the client's. A Sidecar's
+// ingress listener stands in for the port of its number, or is one more.
+func (m *Mesh) inbound(w *workload, x *Instance) inboundParts {
+	var in inboundParts
+	var written []*ingress
+	if s := m.sidecarOf(w.Namespace, w.Labels); s != nil {
+		written = s.ingress
+	}
+	done := map[int]bool{}
+	for _, l := range written {
+		if listen, app := l.place(w, x); listen != "" && app != "" && !done[l.port] {
+			done[l.port] = true
+			in.add(m, w, x, l.port, l.protocol, listen, app, l)
+		}
+	}
+	for _, tp := range w.Ports {
+		for i := range x.Ports {
+			if p := &x.Ports[i]; p.Port == tp.Port && p.Listen != "" && p.App != "" && !done[p.Port] {
+				done[p.Port] = true
+				in.add(m, w, x, p.Port, tp.Protocol, p.Listen, p.App, nil)
+			}
+		}
+	}
+	return in
+}
+
+// add adds one port: where it listens, and where the application has it.
+func (in *inboundParts) add(m *Mesh, w *workload, x *Instance, number int, protocol model.Protocol, listen, app string, written *ingress) {
+	name := "inbound|" + strconv.Itoa(number)
+	o := w.Origin
+	c := model.Cluster{
+		Name: name + "||", Kind: model.Application, Port: number, Protocol: spoken(protocol),
+		Endpoints: []model.Endpoint{{Address: app, Weight: 1, Instance: x.Name, Peer: w.Peer, Locality: w.Locality}},
+	}
+	if sp := w.serves(number); sp != nil {
+		c.Service, c.Port = sp.service.Service, sp.number
+		m.inboundPool(&c, w, sp)
+	}
+	l := model.Listener{Name: name, Direction: model.Inbound, Address: listen, Port: number, Protocol: protocol, Table: name, Origin: &o}
+	if protocol == model.Auto {
+		l.Detect = m.detection()
+	}
+	if written != nil {
+		o = written.origin
+		if written.tls != nil {
+			t := *written.tls
+			t.Table, l.Table, l.TLS = name, "", []model.ServerTLS{t}
+			c.Protocol = t.Protocol
+		}
+	}
+	kind := "http"
+	if opaque(c.Protocol) {
+		kind = "tcp"
+	}
+	in.clusters = append(in.clusters, c)
+	in.listeners = append(in.listeners, l)
+	in.tables = append(in.tables, model.Table{Name: name, Hosts: []model.VirtualHost{{
+		Name: "inbound|" + kind + "|" + strconv.Itoa(number), Domains: []string{"*"},
+		Rules: []model.Rule{{Origin: o, Route: &model.Route{Destinations: []model.Destination{{Cluster: c.Name, Weight: 1}}}}},
+	}}})
+}
+
+// inboundPool gives c what the service's own DestinationRule says of connections to an application, as Istio does. Rules for
+// selected clients are not the server's.
+func (m *Mesh) inboundPool(c *model.Cluster, w *workload, p *port) {
+	var pool *networking.ConnectionPoolSettings
+	if d := m.rule(w.Namespace, nil, p.service); d != nil {
+		pool = policy{}.under(d.policy, p.number).pool
+	}
+	if opaque(c.Protocol) || pool.GetHttp() == nil {
+		return
+	}
+	c.MaxStreams = uint32(max(pool.GetHttp().MaxConcurrentStreams, 0))
+	if pool.GetHttp().UseClientProtocol {
+		c.Protocol = model.Auto
+	}
+}
+
+// place returns where an ingress listener of x is, and where the application behind it. The listener is where others dial x;
+// the application is where the placement has the port that defaultEndpoint names, or this one. What runs at an address of its
+// own (WorkloadEntry) is at defaultEndpoint as written.
+func (l *ingress) place(w *workload, x *Instance) (listen, app string) {
+	listen = authority(x.Address, l.port)
+	if !loopback(x.Address) && l.bind != "" && !unspecified(l.bind) {
+		listen = authority(l.bind, l.port)
+	}
+	find := func(number int) *InstancePort {
+		for i := range x.Ports {
+			if x.Ports[i].Port == number {
+				return &x.Ports[i]
+			}
+		}
+		return nil
+	}
+	if p := find(l.port); p != nil {
+		if p.Listen != "" {
+			listen = p.Listen
+		}
+		app = p.App
+	}
+	host, number, err := net.SplitHostPort(l.app)
+	if err != nil {
+		return listen, app
+	}
+	if w.entry == nil && loopback(x.Address) { // the pod is elsewhere: whoever plays it has a port of his own
+		n, _ := strconv.Atoi(number)
+		if p := find(n); p != nil && p.App != "" {
+			app = p.App
+		}
+		return listen, app
+	}
+	if unspecified(host) {
+		host = x.Address
+		if w.entry != nil {
+			host = w.Address
+		}
+	}
+	return listen, net.JoinHostPort(host, number)
+}
