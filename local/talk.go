@@ -59,7 +59,7 @@ func (m *Mesh) greet(c *control.Change) {
 func (m *Mesh) example() string {
 	for _, s := range m.State().Mesh.Services() {
 		for _, p := range s.Ports {
-			if !p.Proxied || len(p.Workloads) == 0 {
+			if !p.Requests || len(p.Workloads) == 0 {
 				continue
 			}
 			host := s.Host
