@@ -15,7 +15,11 @@ import (
 
 // fixed is an origin that answers every request head with the same bytes and allocates nothing for it.
 func fixed(body int) func(c net.Conn, r *bufio.Reader) {
-	response := []byte(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nServer: app\r\nContent-Length: %d\r\n\r\n%s", body, strings.Repeat("x", body)))
+	framing := fmt.Sprintf("Content-Length: %d\r\n\r\n%s", body, strings.Repeat("x", max(body, 0)))
+	if body < 0 {
+		framing = fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", -body, strings.Repeat("x", -body))
+	}
+	response := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nServer: app\r\n" + framing)
 	return func(c net.Conn, r *bufio.Reader) {
 		for {
 			n := 0
@@ -67,7 +71,7 @@ const browser = "Host: app\r\nUser-Agent: curl/8.0\r\nAccept: */*\r\nAccept-Enco
 type caller struct {
 	c       *client
 	request []byte
-	body    int
+	body    int // -1 where it comes in chunks
 }
 
 func newLoop(t testing.TB, p *Proxy, request string) *caller {
@@ -79,6 +83,9 @@ func newLoop(t testing.TB, p *Proxy, request string) *caller {
 		t.Fatalf("got %+v", a)
 	}
 	l.body = len(a.body)
+	if a.field("transfer-encoding") != "" {
+		l.body = -1
+	}
 	return l
 }
 
@@ -96,16 +103,33 @@ func (l *caller) run(t testing.TB, n int) {
 				break
 			}
 		}
-		if _, err := l.c.r.Discard(l.body); err != nil {
-			t.Fatal(err)
+		for n := l.body; n != 0; {
+			k := n
+			if n = 0; k < 0 {
+				line, err := l.c.r.ReadSlice('\n')
+				if err != nil {
+					t.Fatal(err)
+				}
+				for k = 0; line[0] != '\r'; line = line[1:] {
+					k = k<<4 + strings.IndexByte("0123456789abcdef", line[0])
+				}
+				if k > 0 {
+					n = -1
+				}
+				k += len("\r\n")
+			}
+			if _, err := l.c.r.Discard(k); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
 
 var requests = []struct {
 	name, request string
-	body          int
+	body          int // negative in chunks
 }{
+	{"GET 100 KiB in chunks", "GET /a/b?c=d HTTP/1.1\r\n" + browser + "\r\n", -100 << 10},
 	{"GET 300 B", "GET /a/b?c=d HTTP/1.1\r\n" + browser + "\r\n", 300},
 	{"GET 16 KiB", "GET /a/b?c=d HTTP/1.1\r\n" + browser + "\r\n", 16 << 10},
 	{"POST 1 KiB", "POST /a/b HTTP/1.1\r\n" + browser + "Content-Length: 1024\r\n\r\n" + strings.Repeat("y", 1024), 300},

@@ -62,8 +62,12 @@ type exchange struct {
 
 var exchanges = sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, 1<<10)} }}
 
-// maxKept is how much memory the heads of a pooled exchange may hold on to.
-const maxKept = 16 << 10
+// maxHeads and maxOut are how much memory a pooled exchange may hold on to, for heads, and to write from: the pieces of a
+// chunked body are as large as a read buffer (BenchmarkExchange, in chunks).
+const (
+	maxHeads = 16 << 10
+	maxOut   = 64 << 10
+)
 
 func getExchange(c *conn) *exchange {
 	x := exchanges.Get().(*exchange)
@@ -72,7 +76,7 @@ func getExchange(c *conn) *exchange {
 }
 
 func putExchange(x *exchange) {
-	if cap(x.out)+x.req.Footprint()+x.res.Footprint()+x.trailers.Footprint() > maxKept {
+	if cap(x.out) > maxOut || x.req.Footprint()+x.res.Footprint()+x.trailers.Footprint() > maxHeads {
 		return
 	}
 	x.req.Reset()
