@@ -24,6 +24,10 @@ type conn struct {
 	rand     balance.Rand
 	// port is what CONNECT named, for the requests inside; 0 outside of one.
 	port int
+	// table names the route table that the TLS chain of the connection has, "" for the listener's.
+	table string
+	// gone says that the client went away before it said anything.
+	gone bool
 }
 
 func newConn(l *listener, nc net.Conn) *conn {
@@ -43,8 +47,7 @@ func newConn(l *listener, nc net.Conn) *conn {
 // serve carries exchanges until the connection ends.
 func (c *conn) serve() {
 	defer c.end()
-	if opaque(c.listener.live.Load().spec.Protocol) {
-		c.pass(nil)
+	if !c.speak() {
 		return
 	}
 	for c.await() {
@@ -135,8 +138,7 @@ const (
 
 // linger ends our side and reads what the client still sends, for a while.
 func (c *conn) linger() {
-	t, ok := c.link.Conn().(*net.TCPConn)
-	if !ok || t.CloseWrite() != nil {
+	if c.link.CloseWrite() != nil {
 		return
 	}
 	if c.guard.arm(now() + int64(lingerFor)) {

@@ -52,6 +52,7 @@ type exchange struct {
 	begin, deadline int64
 	received, sent  int64 // bytes from and to the client, heads included
 	outcome         outcome
+	refused         error // why the last endpoint could not be connected to
 	status          int
 	out             []byte // heads are written here
 	spare           []byte // small pieces: a location, joined values
@@ -173,7 +174,13 @@ func (x *exchange) match() bool {
 	if x.port = x.b.port; c.port != 0 {
 		x.port = c.port
 	}
-	m := x.b.table.Match(&x.req, x.port, &x.routes)
+	table := x.b.routes(c.table)
+	if table == nil {
+		x.req.Close = true
+		x.say(noRoute, endings[noRoute].status, "the TLS settings of this server name are gone")
+		return false
+	}
+	m := table.Match(&x.req, x.port, &x.routes)
 	if x.b.spec.Direction == model.Inbound {
 		x.identify()
 	}
@@ -194,7 +201,7 @@ func (x *exchange) match() bool {
 	return true
 }
 
-var schemeHTTP = []byte("http")
+var schemeHTTP, schemeHTTPS = []byte("http"), []byte("https")
 
 // limit arms the exchange's deadline: the route's timeout, or that of its one attempt where it is shorter.
 func (x *exchange) limit() {
@@ -238,6 +245,8 @@ func (x *exchange) normalize() bool {
 		return false
 	}
 	switch scheme := x.req.Scheme(); {
+	case x.conn.link.Secured():
+		x.req.SetScheme(schemeHTTPS)
 	case len(scheme) == 0:
 		x.req.SetScheme(schemeHTTP)
 	case string(scheme) != "http": // whoever wrote https did not mean it to be sent in the clear

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/certificate"
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/proxy/balance"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
@@ -49,7 +50,16 @@ func (x *exchange) forward() {
 		}
 		last = e
 	}
-	x.say(upstreamConnect, endings[upstreamConnect].status, endings[upstreamConnect].body)
+	x.say(upstreamConnect, endings[upstreamConnect].status, x.whyNot())
+}
+
+// whyNot is the text for an endpoint that could not be connected to; what was wrong with its certificate is said.
+func (x *exchange) whyNot() string {
+	why := endings[upstreamConnect].body
+	if h := (*upstream.HandshakeError)(nil); errors.As(x.refused, &h) {
+		why += ", transport failure reason: TLS: " + certificate.Reason(h.Err)
+	}
+	return why
 }
 
 // choose draws the route's destination.
@@ -88,7 +98,7 @@ func (x *exchange) introduce() {
 		r.Remove(message.XRequestID)
 	}
 	if _, ok := r.Get(message.XForwardedProto); !ok || gateway {
-		r.SetBytes(message.XForwardedProto, "x-forwarded-proto", schemeHTTP)
+		r.SetBytes(message.XForwardedProto, "x-forwarded-proto", r.Scheme())
 	}
 	if _, ok := r.Get(message.XRequestID); !ok {
 		x.spare = appendRequestID(x.spare[:0], &x.conn.rand)
@@ -170,6 +180,7 @@ func (x *exchange) lease(e *upstream.Endpoint, fresh bool) bool {
 		up, err := x.dial(e)
 		if err != nil {
 			c.proxy.log.Debug("cannot connect", "peer", e.Address(), "reason", err)
+			x.refused = err
 			if c.guard.over() || x.deadline <= now() {
 				x.interrupted()
 			}
@@ -199,7 +210,21 @@ func (x *exchange) dial(e *upstream.Endpoint) (*upstream.Conn, error) {
 			return nil, context.DeadlineExceeded
 		}
 	}
-	return e.Dial(x.conn.proxy.life, timeout)
+	c := x.target.cluster
+	if c.TLS == nil {
+		return e.Dial(x.conn.proxy.life, timeout, nil)
+	}
+	host, _, _ := message.SplitAuthority(x.req.Authority())
+	if c.Spec.Kind != model.Passthrough {
+		host = []byte(c.Spec.Service.Host) // connections are shared, so their name is not the request's
+	}
+	alpn := []string{"http/1.1"}
+	if x.raw || isConnect(&x.req) {
+		alpn = nil
+	}
+	up, err := e.Dial(x.conn.proxy.life, timeout, c.TLS.Config(string(host), alpn...))
+	x.conn.proxy.handshaken(err)
+	return up, err
 }
 
 // encode writes the request's head, and behind it the body where that is here as a whole.
@@ -264,7 +289,7 @@ func (x *exchange) resend(err error) bool {
 
 // counted counts what the endpoint gave for an answer.
 func (x *exchange) counted(status int) {
-	if x.member != nil {
+	if x.member != nil && x.member.Counter != nil {
 		x.member.Counter.Record(status)
 	}
 }

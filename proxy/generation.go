@@ -1,9 +1,12 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
+	"github.com/outrider-mesh/outrider/mesh/certificate"
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/route"
@@ -35,6 +38,19 @@ type binding struct {
 	unroutedTCP *telemetry.TCP
 	reasons     bool // answers of our own carry x-outrider-reason
 	port        int  // the port of a request whose authority has none
+	// server takes the listener's TLS connections, nil where there are none; tables are those of its chains, by name.
+	server  *certificate.Server
+	tls     *tls.Config
+	tables  map[string]*route.Table[*rule]
+	expires func() // ends the telling of when server's certificates expire
+}
+
+// routes returns the table of a connection: the listener's, or the one that its TLS chain names; nil where that is gone.
+func (b *binding) routes(chain string) *route.Table[*rule] {
+	if chain == "" {
+		return b.table
+	}
+	return b.tables[chain]
 }
 
 // live is a listener's place in the generation in force.
@@ -97,8 +113,44 @@ func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 			b.unroutedTCP = p.metrics.TCP(telemetry.Edge{Reporter: telemetry.Source, Security: "unknown"})
 		}
 		g.bindings[l.Name] = b
+		if err := b.secure(p, tables); err != nil {
+			return fmt.Errorf("listener %q: %w", l.Name, err)
+		}
 	}
 	return nil
+}
+
+// secure makes what a listener with TLS chains needs.
+func (b *binding) secure(p *Proxy, tables map[string]*route.Table[*rule]) (err error) {
+	if len(b.spec.TLS) == 0 {
+		return nil
+	}
+	var old *certificate.Server
+	if l := p.listeners[b.spec.Name]; l != nil {
+		old = l.live.Load().server
+	}
+	if b.server, err = certificate.NewServer(b.spec.TLS, old, p.log); err != nil {
+		return err
+	}
+	b.tables, b.port, b.tls = tables, 443, withoutHTTP2(b.server.Config())
+	b.expires = p.metrics.Certificates(b.server.Expiries)
+	return nil
+}
+
+// withoutHTTP2 is c for a proxy that serves HTTP/1 only: a client that could speak HTTP/2 is not offered it.
+func withoutHTTP2(c *tls.Config) *tls.Config {
+	choose := c.GetConfigForClient
+	c = c.Clone()
+	c.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		chosen, err := choose(h)
+		if err != nil || chosen == nil || !slices.Contains(chosen.NextProtos, "h2") {
+			return chosen, err
+		}
+		chosen = chosen.Clone()
+		chosen.NextProtos = slices.DeleteFunc(slices.Clone(chosen.NextProtos), func(p string) bool { return p == "h2" })
+		return chosen, nil
+	}
+	return c
 }
 
 // service returns the service that an inbound listener's requests are for: that of its application's cluster.
@@ -124,6 +176,9 @@ func (g *generation) unbind(p *Proxy) {
 	for _, b := range g.bindings {
 		if b.inbound != nil {
 			b.inbound.Close()
+		}
+		if b.expires != nil {
+			b.expires()
 		}
 		if b.unrouted != nil {
 			p.metrics.Release(b.unrouted)

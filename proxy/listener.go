@@ -20,6 +20,7 @@ type listener struct {
 	accepting sync.WaitGroup
 	open      atomic.Int64 // connections
 	retired   atomic.Bool
+	silent    sync.Once // says once that clients wait for servers to speak first
 }
 
 // listen binds an address.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/proxy/route"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
 	"github.com/outrider-mesh/outrider/wire/link"
 )
@@ -29,7 +30,10 @@ func (c *conn) pass(name []byte) {
 		c.link.Resume()
 	}
 	x.req.SetAuthority(name)
-	m := x.b.table.Match(&x.req, x.b.port, &x.routes)
+	var m route.Match[*rule]
+	if table := x.b.routes(c.table); table != nil {
+		m = table.Match(&x.req, x.b.port, &x.routes)
+	}
 	switch {
 	case !m.Found || m.Rule.split == nil && len(m.Rule.targets) == 0:
 		x.outcome = noRoute

@@ -90,7 +90,6 @@ var errNoSnapshot = errors.New("no snapshot has been applied yet")
 func New(o Options) *Proxy {
 	p := &Proxy{
 		log: o.Log, metrics: o.Metrics, limits: o.Limits.orDefault(),
-		upstream:  upstream.NewSet(o.Metrics),
 		conns:     registry{conns: map[*conn]struct{}{}, wake: make(chan struct{}, 1)},
 		listeners: map[string]*listener{},
 		served:    make(chan struct{}),
@@ -98,6 +97,7 @@ func New(o Options) *Proxy {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
+	p.upstream = upstream.NewSet(o.Metrics, p.log)
 	p.life, p.die = context.WithCancel(context.Background())
 	ctx, cancel := context.WithCancel(context.Background())
 	p.awake = cancel

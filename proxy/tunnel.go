@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"net"
 	"sync"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
@@ -119,8 +118,7 @@ func forwardBytes(dst, src *link.Link, first *link.Buffer) (n int64) {
 		m, err = io.Copy(dst.Conn(), src.Conn())
 		n += m
 	}
-	if t, ok := dst.Conn().(*net.TCPConn); ok && err == nil {
-		_ = t.CloseWrite()
+	if err == nil && dst.CloseWrite() == nil {
 		return n
 	}
 	_, _ = dst.Reset(), src.Reset() // a failure on one side ends both, and looks like one

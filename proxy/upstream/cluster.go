@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/certificate"
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/balance"
@@ -22,6 +23,8 @@ type Cluster struct {
 	Balancer       balance.Balancer
 	Hasher         *balance.Hasher // nil where the policy hashes nothing
 	ConnectTimeout time.Duration
+	// TLS speaks to the endpoints, nil for plain text. Where it names no server, the cluster's own host is asked for.
+	TLS *certificate.Client
 	// Unserved counts exchanges that reached no endpoint.
 	Unserved *telemetry.HTTP
 	// UnservedTCP counts connections that reached none; nil where none are tunnelled to the cluster.
@@ -36,7 +39,8 @@ type Member struct {
 	// Host counts the exchanges under way; balancers read it.
 	Host *balance.Host
 	Spec *model.Endpoint
-	// Edge counts exchanges with it; Counter counts what it answered.
+	// Edge counts exchanges with it, Counter what it answered; nil for the workload's own application, whose exchanges
+	// the callers' side counts.
 	Edge    *telemetry.HTTP
 	TCP     *telemetry.TCP // where connections are tunnelled to it
 	Counter *telemetry.Upstream

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -59,9 +60,12 @@ func (e *Endpoint) Lease() *Conn {
 	return c
 }
 
-// Dial opens a connection; timeout bounds name resolution and connecting together.
-func (e *Endpoint) Dial(ctx context.Context, timeout time.Duration) (*Conn, error) {
-	d := net.Dialer{Timeout: timeout}
+// Dial opens a connection, through TLS where secure is not nil; timeout bounds name resolution, connecting and the
+// handshake together. A handshake that fails is an error that HandshakeError tells apart.
+func (e *Endpoint) Dial(ctx context.Context, timeout time.Duration, secure *tls.Config) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", e.address)
 	if err != nil {
 		e.failed.Add(1)
@@ -73,12 +77,34 @@ func (e *Endpoint) Dial(ctx context.Context, timeout time.Duration) (*Conn, erro
 		e.failed.Add(1)
 		return nil, fmt.Errorf("cannot use connection to %s: %w", e.address, err)
 	}
+	if secure != nil {
+		t := tls.Client(nc, secure)
+		if err := t.HandshakeContext(ctx); err != nil {
+			_ = nc.Close()
+			e.failed.Add(1)
+			return nil, &HandshakeError{Address: e.address, Err: err}
+		}
+		c.Secure(t)
+	}
 	e.opened.Add(1)
 	e.mu.Lock()
 	e.users++
 	e.mu.Unlock()
 	return c, nil
 }
+
+// HandshakeError is a TLS handshake with an endpoint that failed.
+type HandshakeError struct {
+	Address string
+	Err     error
+}
+
+func (e *HandshakeError) Error() string {
+	return fmt.Sprintf("cannot speak TLS to %s: %v", e.Address, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *HandshakeError) Unwrap() error { return e.Err }
 
 // reason takes the addresses off a dial error: the message around it names them already.
 func reason(err error) error {

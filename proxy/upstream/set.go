@@ -6,9 +6,11 @@ package upstream
 
 import (
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/certificate"
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/balance"
@@ -23,6 +25,7 @@ const (
 // Set is all live clusters of one proxy.
 type Set struct {
 	metrics *telemetry.Metrics
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	state   map[key]*Endpoint
@@ -35,8 +38,8 @@ type Set struct {
 type key struct{ cluster, address string }
 
 // NewSet returns an empty set that counts in m.
-func NewSet(m *telemetry.Metrics) *Set {
-	return &Set{metrics: m, state: map[key]*Endpoint{}, dialled: map[string]*dialled{}, current: map[string]*Cluster{}}
+func NewSet(m *telemetry.Metrics, log *slog.Logger) *Set {
+	return &Set{metrics: m, log: log, state: map[key]*Endpoint{}, dialled: map[string]*dialled{}, current: map[string]*Cluster{}}
 }
 
 // Change is a set of clusters that is ready to be put in force.
@@ -89,9 +92,9 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 		hosts[i] = ep.weighed(e)
 		c.Members[i] = Member{
 			Endpoint: ep, Host: hosts[i], Spec: e,
-			Counter: s.metrics.Upstream(spec.Service, spec.Port, spec.Subset, e.Address),
 		}
 		if spec.Kind != model.Application {
+			c.Members[i].Counter = s.metrics.Upstream(spec.Service, spec.Port, spec.Subset, e.Address)
 			c.Members[i].Edge = s.metrics.HTTP(edge(spec, e.Peer))
 			if tunnelled(spec) {
 				c.Members[i].TCP = s.metrics.TCP(edge(spec, e.Peer))
@@ -99,10 +102,16 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 		}
 	}
 	var previous balance.Balancer
+	var trusted *certificate.Client
 	if old := s.current[spec.Name]; old != nil {
-		previous = old.Balancer
+		previous, trusted = old.Balancer, old.TLS
 	}
 	var err error
+	if spec.TLS != nil {
+		if c.TLS, err = certificate.NewClient(spec.TLS, trusted, s.log); err != nil {
+			return nil, err
+		}
+	}
 	if c.Balancer, err = balance.New(spec.LoadBalancer, hosts, previous); err != nil {
 		return nil, err
 	}
@@ -160,7 +169,9 @@ func release(m *telemetry.Metrics, clusters map[string]*Cluster) {
 			if t := c.Members[i].TCP; t != nil {
 				m.ReleaseTCP(t)
 			}
-			m.ReleaseUpstream(c.Members[i].Counter)
+			if u := c.Members[i].Counter; u != nil {
+				m.ReleaseUpstream(u)
+			}
 		}
 	}
 }

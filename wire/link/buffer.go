@@ -8,6 +8,8 @@ const (
 	Headroom = 1 << 10
 	// bufferSize holds a head and a body of 16 KiB, the usual buffer of servers, in one read.
 	bufferSize = 32 << 10
+	// smallSize is for connections whose bytes cannot be waited for without a buffer.
+	smallSize = 4<<10 + Headroom
 )
 
 // Buffer holds bytes that were received and not yet used: Bytes. A Buffer has one owner at a time.
@@ -25,10 +27,21 @@ func GetBuffer() *Buffer {
 	return b
 }
 
+var smallBuffers = sync.Pool{New: func() any { return &Buffer{data: make([]byte, smallSize)} }}
+
+func getSmallBuffer() *Buffer {
+	b := smallBuffers.Get().(*Buffer)
+	b.start, b.end = Headroom, Headroom
+	return b
+}
+
 // PutBuffer gives a buffer back; its bytes must not be used any more. A buffer that had to grow is left to the collector.
 func PutBuffer(b *Buffer) {
-	if len(b.data) == bufferSize {
+	switch len(b.data) {
+	case bufferSize:
 		buffers.Put(b)
+	case smallSize:
+		smallBuffers.Put(b)
 	}
 }
 

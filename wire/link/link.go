@@ -18,7 +18,8 @@ var ErrStale = errors.New("connection was closed while idle")
 
 // Link is one TCP connection. The zero Link is not usable; see Init.
 type Link struct {
-	conn net.Conn
+	conn net.Conn // what is read and written
+	tcp  net.Conn // what carries it: the same, or what TLS runs over
 	raw  syscall.RawConn
 	// receive and ask are methods bound once, so that a wait costs no closure; the rest is what one such wait takes and gives.
 	receive, ask func(fd uintptr) bool
@@ -30,7 +31,7 @@ type Link struct {
 
 // Init makes l the link over c.
 func (l *Link) Init(c net.Conn) error {
-	l.conn = c
+	l.conn, l.tcp = c, c
 	s, ok := c.(syscall.Conn)
 	if !ok {
 		return errors.New("connection has no file descriptor")
@@ -43,12 +44,52 @@ func (l *Link) Init(c net.Conn) error {
 	return nil
 }
 
-// Conn returns the connection beneath.
+// Secure makes l read and write t, which runs over l's connection. A small buffer is held while waiting from then on.
+func (l *Link) Secure(t net.Conn) { l.conn = t }
+
+// Secured says whether Secure was called.
+func (l *Link) Secured() bool { return l.conn != l.tcp }
+
+// Replay returns l's connection as one that gives what is in first, which may be nil, before all else. It takes first over.
+func (l *Link) Replay(first *Buffer) net.Conn {
+	if first == nil {
+		return l.conn
+	}
+	return &replay{Conn: l.conn, first: first}
+}
+
+type replay struct {
+	net.Conn
+	first *Buffer
+}
+
+func (r *replay) Read(p []byte) (int, error) {
+	if r.first == nil {
+		return r.Conn.Read(p)
+	}
+	n := copy(p, r.first.Bytes())
+	r.first.Skip(n)
+	if r.first.Len() == 0 {
+		PutBuffer(r.first)
+		r.first = nil
+	}
+	return n, nil
+}
+
+// Conn returns the connection that is read and written.
 func (l *Link) Conn() net.Conn { return l.conn }
 
 // Receive waits until bytes are there and returns them in a buffer from the pool, which the caller gives back.
 // The end of the stream is io.EOF; an interrupted wait is os.ErrDeadlineExceeded.
 func (l *Link) Receive() (*Buffer, error) {
+	if l.Secured() {
+		b := getSmallBuffer()
+		if err := l.More(b); err != nil {
+			PutBuffer(b)
+			return nil, err
+		}
+		return b, nil
+	}
 	if err := l.raw.Read(l.receive); err != nil {
 		return nil, err
 	}
@@ -61,6 +102,15 @@ func (l *Link) Receive() (*Buffer, error) {
 // that the connection had ended before and nothing was written. The look for that costs nothing: it is the read that
 // would have to fail once anyway before the kernel's readiness can be waited for.
 func (l *Link) Ask(request []byte) (*Buffer, error) {
+	if l.Secured() {
+		if !l.Fresh() {
+			return nil, ErrStale
+		}
+		if _, err := l.Write(request); err != nil {
+			return nil, err
+		}
+		return l.Receive()
+	}
 	l.out, l.asked = request, false
 	err := l.raw.Read(l.ask)
 	l.out = nil
@@ -102,11 +152,32 @@ func (l *Link) Close() error { return l.conn.Close() }
 
 // Reset ends the connection so that the peer sees an error and not an end: what was sent must not be taken for complete.
 func (l *Link) Reset() error {
-	if t, ok := l.conn.(*net.TCPConn); ok {
+	if t, ok := l.tcp.(*net.TCPConn); ok {
 		_ = t.SetLinger(0)
+	}
+	return l.tcp.Close()
+}
+
+// CloseWrite ends our side in order; what the peer still sends can be read.
+func (l *Link) CloseWrite() error {
+	if c, ok := l.conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
 	}
 	return l.conn.Close()
 }
 
 // Interrupted says whether err is that of an interrupted wait.
 func Interrupted(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+// probe is how long a secured connection with unread bytes is listened to for whether they mean its end.
+const probe = 2 * time.Millisecond
+
+// quiet says whether what is there to read on a secured connection is only what TLS has to say to itself.
+func (l *Link) quiet() bool {
+	if l.conn.SetReadDeadline(time.Now().Add(probe)) != nil {
+		return false
+	}
+	var one [1]byte
+	_, err := l.conn.Read(one[:])
+	return Interrupted(err) && l.conn.SetReadDeadline(time.Time{}) == nil
+}

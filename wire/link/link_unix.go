@@ -80,7 +80,10 @@ func (l *Link) tryAsk(fd uintptr) bool {
 // Fresh says whether a kept connection can take a request: its peer has neither closed it nor sent bytes that nobody
 // asked for, which could be taken for the answer to the next request.
 func (l *Link) Fresh() bool {
-	_, err := l.peek()
+	n, err := l.peek()
+	if n > 0 && l.Secured() {
+		return l.quiet()
+	}
 	return errors.Is(err, syscall.EAGAIN)
 }
 
@@ -118,8 +121,11 @@ type Traffic struct {
 	Sent, Received int64 // bytes; sent ones are acknowledged
 }
 
-// Traffic returns what has passed so far, or false where the kernel does not say.
+// Traffic returns what has passed so far, or false where the kernel does not say, or knows only what TLS made of it.
 func (l *Link) Traffic() (t Traffic, ok bool) {
+	if l.Secured() {
+		return Traffic{}, false
+	}
 	_ = l.raw.Control(func(fd uintptr) { t, ok = traffic(int(fd)) })
 	return t, ok
 }
