@@ -65,7 +65,7 @@ func (p *pump) settled() bool {
 }
 
 // lastSteps is how long settled waits.
-const lastSteps = 10 * time.Millisecond
+const lastSteps = 100 * time.Millisecond
 
 // failed says whether the client's side broke the exchange, of which a wait for the upstream ended with err.
 func (p *pump) failed(err error) bool {

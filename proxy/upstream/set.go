@@ -31,7 +31,6 @@ type Set struct {
 	state   map[key]*Endpoint
 	dialled map[string]*dialled
 	current map[string]*Cluster
-	closed  bool
 	sweeps  int
 }
 
