@@ -289,7 +289,7 @@ func (c *Conn) Room() int {
 }
 
 func (c *Conn) room() int {
-	if c.closed || c.away || c.drain != notDraining || c.role == Server || c.lastID > maxID-2 || c.out.pending() > c.o.WriteBuffer*maxPendingFactor {
+	if c.closed || c.away || c.drain != notDraining || c.role == Server || c.lastID > maxID-2 || c.flooded() {
 		return 0
 	}
 	return max(0, min(int(c.peer.maxStreams)-c.streams.n, int(maxID-c.lastID)/2))

@@ -111,11 +111,14 @@ func (c *Conn) refuse(s *Stream, e *Error) *Error {
 
 // answered counts a frame that was appended in answer to one of the peer's.
 func (c *Conn) answered() *Error {
-	if c.out.answers++; c.out.answers > maxUnread || c.out.pending() > c.o.WriteBuffer*maxPendingFactor {
+	if c.out.answers++; c.out.answers > maxUnread || c.flooded() {
 		return errUnread
 	}
 	return nil
 }
+
+// flooded says whether so much waits to be flushed that more must not be asked for.
+func (c *Conn) flooded() bool { return c.out.pending() > c.o.WriteBuffer*maxPendingFactor }
 
 // rstStream handles RST_STREAM (RFC 9113 §6.4).
 func (c *Conn) rstStream(id uint32, p []byte) *Error {

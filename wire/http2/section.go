@@ -142,6 +142,9 @@ func (c *Conn) request(id uint32, end, depends bool, p []byte) *Error {
 	case c.drain == drained || c.closed:
 		c.wmu.Unlock()
 		return nil // it was told so
+	case c.flooded():
+		c.wmu.Unlock()
+		return errUnread
 	case c.streams.n >= int(c.o.MaxStreams) || c.held >= 2*int(c.o.MaxStreams):
 		return c.turnAway(id, nil, errRefused)
 	case bad != nil:
