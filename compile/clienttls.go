@@ -75,10 +75,16 @@ func (m *Mesh) reportTLS(o *config.Object, field string, d *destinationRule, p *
 			if t.CredentialName != "" {
 				d.credentials = true
 			}
-			if t.CredentialName != "" && len(d.selector) == 0 && len(m.gateways) > 0 {
-				return // each gateway looks for itself
+			from := d.secrets("")
+			if t.CredentialName != "" && from == "" && len(m.gateways) > 0 { // it is for gateways: each looks for itself
+				from = m.gateways[0].Namespace
+				for _, g := range m.gateways {
+					if out, _ := m.clientTLS(o, field, t, g.Namespace, nil); out != nil {
+						return
+					}
+				}
 			}
-			m.clientTLS(o, field, t, d.secrets(""), r)
+			m.clientTLS(o, field, t, from, r)
 		default:
 			r.warn(o, noEffect, field+".mode", "remove it, or keep it for a version that has it",
 				"TLS mode %s has no effect yet: requests between sidecars are plaintext", t.Mode)

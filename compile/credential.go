@@ -67,7 +67,7 @@ type credentials struct {
 
 // missing and broken report a credential that cannot be used; both return false.
 func (c credentials) missing(field, kind, namespace, name, effect string, r *report) bool {
-	r.error(c.object, secretMissing, field, "add the Secret to that namespace, or correct the name", "there is no %s %s/%s; %s", kind, namespace, name, effect)
+	r.error(c.object, secretMissing, field, "add the "+kind+" to that namespace, or correct the name", "there is no %s %s/%s; %s", kind, namespace, name, effect)
 	return false
 }
 

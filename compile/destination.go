@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
@@ -232,6 +233,9 @@ func (base policy) under(p *networking.TrafficPolicy, port int) policy {
 	return base
 }
 
+// defaultConnect is what proxies wait for a connection unless told otherwise (Istio).
+const defaultConnect = 10 * time.Second
+
 // cluster is a model.Cluster before its endpoints are known.
 type cluster struct {
 	model.Cluster
@@ -300,7 +304,7 @@ func (m *Mesh) newCluster(p *port, name string, d *destinationRule, secrets stri
 	}
 	if t := effective.pool.GetTcp().GetConnectTimeout(); t != nil {
 		c.ConnectTimeout = duration(t)
-	} else if t := m.config.GetConnectTimeout(); t != nil {
+	} else if t := m.config.GetConnectTimeout(); t != nil && t.AsDuration() != defaultConnect {
 		c.ConnectTimeout = duration(t)
 	}
 	c.Protocol, c.MaxStreams = m.httpPool(p, effective.pool.GetHttp())

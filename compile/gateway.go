@@ -140,7 +140,7 @@ func (g *gateway) fit(s *server, r *report) *server {
 		g.first[s.port] = s
 	} else if first.class() != s.class() {
 		r.error(s.object, serverConflict, s.field+s.protocolField(), "use another port", "port %d speaks %s already (%s, %s): %s cannot share it; the server is left out",
-			s.port, first.class(), describe(first.object), at(first.origin()), s.protocol)
+			s.port, first.class(), describe(first.object), at(first.origin()), strings.ToUpper(string(s.protocol)))
 		return nil
 	}
 	switch s.class() {

@@ -150,10 +150,7 @@ func (m *Mesh) apiConnections(s *scope, sv *server, hosts hostTable) {
 				continue
 			}
 			for _, name := range m.attachment(sv, h) {
-				if kind == tcpRoute {
-					name = "*"
-				}
-				if to := hosts.host(name); len(to.Rules) == 0 {
+				if to := hosts.host(connectionName(kind, name)); len(to.Rules) == 0 {
 					if all := h.entries(s, 0, true, nil); len(all) > 0 {
 						to.Rules = []model.Rule{all[0].rule}
 					}
@@ -303,6 +300,59 @@ func (m *Mesh) accepted(sv *server, h *apiRoute, before []hostedRoute) []string 
 		}
 	}
 	return names
+}
+
+// rival returns the route that has all hostnames of h at a listener, so that h gets nothing there; nil where it gets any.
+func (m *Mesh) rival(sv *server, h *apiRoute) *apiRoute {
+	names := m.attachment(sv, h)
+	if h.requests() {
+		if !m.mixed {
+			return nil
+		}
+		var before []hostedRoute
+		for _, o := range m.routes[:slices.Index(m.routes, h)] {
+			for _, n := range m.accepted(sv, o, before) {
+				before = append(before, hostedRoute{o, n})
+			}
+		}
+		for _, b := range before {
+			if len(m.accepted(sv, h, []hostedRoute{b})) == 0 {
+				return b.route
+			}
+		}
+		return nil
+	}
+	has := map[string]*apiRoute{}
+	for _, kind := range []string{tlsRoute, tcpRoute} {
+		for _, o := range m.routes {
+			if o.object.Kind != kind {
+				continue
+			}
+			for _, n := range m.attachment(sv, o) {
+				if n = connectionName(kind, n); has[n] == nil {
+					has[n] = o
+				}
+			}
+		}
+	}
+	var first *apiRoute
+	for _, n := range names {
+		switch o := has[connectionName(h.object.Kind, n)]; {
+		case o == h:
+			return nil
+		case first == nil:
+			first = o
+		}
+	}
+	return first
+}
+
+// connectionName is what a route is found by at a listener: a TCPRoute knows no names.
+func connectionName(kind, name string) string {
+	if kind == tcpRoute {
+		return "*"
+	}
+	return name
 }
 
 // hostedRoute is a route under one of the hostnames that it has at a listener.

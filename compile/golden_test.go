@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "rewrite the expectations in testdata")
 //
 //	findings                      what New says
 //	templates, gateways, services
-//	for NAMESPACE/WORKLOAD [TEXT...]       the outbound side of its first instance; only virtual hosts whose name has a TEXT
+//	for NAMESPACE/WORKLOAD[/INSTANCE] [TEXT...]       the outbound side of its first instance; only virtual hosts whose name has a TEXT
 //	inbound NAMESPACE/WORKLOAD
 //	gateway NAMESPACE/NAME
 func TestTranscripts(t *testing.T) {
@@ -41,7 +41,7 @@ func TestTranscripts(t *testing.T) {
 				if !s.input() {
 					continue
 				}
-				f := config.Decode(s.header, []byte(s.body))
+				f := config.Decode(s.header, []byte(withMaterial(t, s.body)))
 				for _, finding := range f.Findings {
 					if finding.Severity == config.Error {
 						t.Errorf("input: %s", finding)
@@ -166,7 +166,8 @@ func answer(t *testing.T, m *Mesh, p *Placement, findings []config.Finding, ques
 		}
 	case "for", "inbound", "gateway":
 		ns, name, _ := strings.Cut(words[1], "/")
-		cut := func() (*model.Snapshot, error) { return m.For(p, ns, name, "") }
+		name, instance, _ := strings.Cut(name, "/")
+		cut := func() (*model.Snapshot, error) { return m.For(p, ns, name, instance) }
 		if words[0] == "gateway" {
 			cut = func() (*model.Snapshot, error) { return m.ForGateway(p, ns, name) }
 		}

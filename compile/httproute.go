@@ -105,6 +105,11 @@ func (m *Mesh) readRoutes(objects []*config.Object, r *report) {
 	slices.SortStableFunc(m.routes, func(a, b *apiRoute) int {
 		return cmp.Or(a.object.Created.Compare(b.object.Created), cmp.Compare(key(a.object.Namespace, a.object.Name), key(b.object.Namespace, b.object.Name)))
 	})
+	kinds := map[string]bool{}
+	for _, h := range m.routes {
+		kinds[h.object.Kind] = true
+	}
+	m.mixed = kinds[webRoute] && kinds[grpcRoute]
 	for _, h := range m.routes {
 		for _, p := range h.parents {
 			if p.service {

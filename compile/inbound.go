@@ -62,7 +62,8 @@ func (in *inboundParts) add(m *Mesh, w *workload, x *Instance, number int, proto
 		o = written.origin
 		if written.tls != nil {
 			t := *written.tls
-			t.Table, l.Table, l.TLS = name, "", []model.ServerTLS{t}
+			t.Table, l.Table = name, ""
+			l.TLS = []model.ServerTLS{t}
 			c.Protocol = t.Protocol
 		}
 	}

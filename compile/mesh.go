@@ -55,6 +55,7 @@ type Mesh struct {
 
 	routes        []*apiRoute // in order of precedence
 	serviceRoutes map[string][]attachedRoute
+	mixed         bool // there are HTTPRoutes and GRPCRoutes
 	splits        map[*service]*split
 	grants        map[reference]bool
 	namespaces    map[string]map[string]string // labels
@@ -301,8 +302,13 @@ func (m *Mesh) checkRoutes(r *report) {
 			attached, left := false, false
 			for _, g := range m.gateways {
 				for _, s := range g.servers {
-					if s.listener != nil && s.gateway == name && len(m.attachment(s, &apiRoute{object: h.object, hostnames: h.hostnames, parents: []parentRef{p}})) > 0 {
-						attached = true
+					if s.listener == nil || s.gateway != name || len(m.attachment(s, &apiRoute{object: h.object, hostnames: h.hostnames, parents: []parentRef{p}})) == 0 {
+						continue
+					}
+					attached = true
+					if o := m.rival(s, h); o != nil {
+						r.warn(h.object, twoShapers, p.field, "use another hostname or listener, or merge the two", "%s (%s) has the hostnames of this route at listener %s already; this one has no effect there",
+							describe(o.object), position(o.object), s.name)
 					}
 				}
 				left = left || (len(g.servers) == 0 && slices.ContainsFunc(g.Objects, func(o GatewayRef) bool { return key(o.Namespace, o.Name) == name }))
@@ -322,7 +328,13 @@ func (m *Mesh) checkShapers(r *report) {
 		if v != nil && len(v.rules) == 0 {
 			v = nil
 		}
-		routes := slices.DeleteFunc(slices.Clone(m.serviceRoutes[s.Host]), func(a attachedRoute) bool { return !a.route.requests() })
+		if !slices.ContainsFunc(s.ports, func(p *port) bool { return !opaque(p.protocol) }) {
+			m.checkBytesShapers(s, r)
+			return true
+		}
+		routes := slices.DeleteFunc(slices.Clone(m.serviceRoutes[s.Host]), func(a attachedRoute) bool {
+			return !a.route.requests() || !slices.ContainsFunc(s.ports, func(p *port) bool { return a.parent.takes(p) && !opaque(p.protocol) })
+		})
 		first := ""
 		if v != nil {
 			first = describe(v.object) + " (" + position(v.object) + ")"
@@ -337,4 +349,31 @@ func (m *Mesh) checkShapers(r *report) {
 		}
 		return true
 	})
+}
+
+// checkBytesShapers is checkShapers for a service without ports for requests.
+func (m *Mesh) checkBytesShapers(s *service, r *report) {
+	client := m.scope(s.Namespace, nil)
+	for _, p := range s.ports {
+		first, shaping := (*config.Object)(nil), ""
+		for _, v := range m.connectionVirtuals(client, s.Host) {
+			routes := v.tcp
+			if secure(p.protocol) {
+				routes = v.tls
+			}
+			if first == nil && slices.ContainsFunc(routes, func(c *connectionRule) bool { return c.covers(client, inMesh, p.number, s.Host) }) {
+				first, shaping = v.object, "VirtualServices come before the Gateway API's routes and TrafficSplits"
+			}
+		}
+		if h := m.connectionRouteOf(p, s.Namespace); h != nil {
+			if first != nil {
+				r.warn(h.object, twoShapers, "spec.parentRefs", "keep one of them", "%s (%s) routes port %s of %s already; %s, so this one has no effect there", describe(first), position(first), p.text(), s.Host, shaping)
+			} else {
+				first, shaping = h.object, "TLSRoutes and TCPRoutes come before TrafficSplits"
+			}
+		}
+		if t := m.splits[s]; t != nil && first != nil {
+			r.warn(t.object, twoShapers, "spec.service", "keep one of them", "%s (%s) routes port %s of %s already; %s, so this one has no effect there", describe(first), position(first), p.text(), s.Host, shaping)
+		}
+	}
 }

@@ -185,7 +185,7 @@ func FuzzCompile(f *testing.F) {
 		var b strings.Builder
 		for _, s := range sectionsOf(file) {
 			if s.input() {
-				b.WriteString("---\n" + s.body)
+				b.WriteString("---\n" + withMaterial(f, s.body))
 			}
 		}
 		f.Add([]byte(b.String()))

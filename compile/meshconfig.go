@@ -2,13 +2,13 @@ package compile
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/outrider-mesh/outrider/config"
 	"github.com/outrider-mesh/outrider/mesh/model"
@@ -25,9 +25,9 @@ func (m *Mesh) readMeshConfig(objects []*config.Object, r *report) {
 		if !ok || o.Namespace != "istio-system" || o.Name != "istio" || m.config != nil {
 			continue
 		}
-		c, err := readMeshConfig(spec.Data["mesh"])
-		if err != nil {
-			r.error(o, badMeshConfig, "data.mesh", "correct it; until then, the defaults hold", "cannot read the mesh configuration: %s", err)
+		c, findings := config.MeshConfig([]byte(spec.Data["mesh"]), o.Source)
+		if k := slices.IndexFunc(findings, func(f config.Finding) bool { return f.Severity == config.Error }); k >= 0 {
+			r.error(o, badMeshConfig, "data.mesh", "correct it; until then, the defaults hold", "cannot read the mesh configuration: %s: %s", findings[k].Field, findings[k].Message)
 			continue
 		}
 		m.config, m.configObject = c, o
@@ -36,7 +36,7 @@ func (m *Mesh) readMeshConfig(objects []*config.Object, r *report) {
 		m.config = &meshv1alpha1.MeshConfig{}
 	}
 	var without []string
-	meshConfigCoverage.missing(m.config.ProtoReflect(), func(field string) { without = append(without, field) })
+	meshConfigCoverage.missing(written(m.config).ProtoReflect(), func(field string) { without = append(without, field) })
 	if len(without) > 0 {
 		r.warn(m.configObject, noEffect, "data.mesh", "remove them, or keep them for a version that has them", "mesh configuration without effect yet: %s", strings.Join(without, ", "))
 	}
@@ -50,20 +50,17 @@ func (m *Mesh) readMeshConfig(objects []*config.Object, r *report) {
 	}
 }
 
-// readMeshConfig reads a MeshConfig's YAML. Fields that this version of the API does not know are left out.
-func readMeshConfig(text string) (*meshv1alpha1.MeshConfig, error) {
-	if strings.TrimSpace(text) == "" {
-		return &meshv1alpha1.MeshConfig{}, nil
+// written returns c without the fields that say what Istio's defaults say.
+func written(c *meshv1alpha1.MeshConfig) *meshv1alpha1.MeshConfig {
+	out := proto.CloneOf(c)
+	defaults, _ := config.MeshConfig(nil, config.Source{})
+	d, m := defaults.ProtoReflect(), out.ProtoReflect()
+	for i := range m.Descriptor().Fields().Len() {
+		if f := m.Descriptor().Fields().Get(i); d.Has(f) && m.Has(f) && d.Get(f).Equal(m.Get(f)) {
+			m.Clear(f)
+		}
 	}
-	b, err := yaml.YAMLToJSON([]byte(text))
-	if err != nil {
-		return nil, err
-	}
-	c := &meshv1alpha1.MeshConfig{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, c); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return out
 }
 
 // detection is how long a client may stay silent on a port of no declared protocol; 0 is the proxy's own limit, where Istio

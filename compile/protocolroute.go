@@ -155,39 +155,44 @@ func (m *Mesh) checkPorts(r *report) {
 		if !slices.Contains(v.gateways, inMesh) {
 			continue
 		}
-		s := m.scope(v.object.Namespace, nil)
-		for i, host := range v.hosts {
-			svc := s.service(host)
-			if svc == nil || len(svc.ports) == 0 {
-				continue
-			}
-			has := func(f func(model.Protocol) bool) bool {
-				return slices.ContainsFunc(svc.ports, func(p *port) bool { return f(p.protocol) })
-			}
-			tell := func(field, kind, want string) {
-				r.warn(v.object, wrongPort, field, "name the port after its protocol, or use routes of its kind",
-					"%s routes have no effect on %s (hosts[%d]): none of its ports is %s; its ports: %s", kind, host, i, want, portList(svc))
-			}
-			if len(v.rules) > 0 && !has(func(p model.Protocol) bool { return !opaque(p) }) {
-				tell("spec.http", "http", "of HTTP or undeclared")
-			}
-			if len(v.tcp) > 0 && !has(func(p model.Protocol) bool { return p == model.TCP || p == model.Auto }) {
-				tell("spec.tcp", "tcp", "of TCP or undeclared")
-			}
-			if len(v.tls) > 0 && !has(secure) {
-				tell("spec.tls", "tls", "of TLS or HTTPS")
-			}
+		v.checkPorts(m.scope(v.object.Namespace, nil), r)
+	}
+}
+
+// checkPorts reports the kinds of route that none of v's services has a port for.
+func (v *virtualService) checkPorts(s *scope, r *report) {
+	var known []*service
+	for _, host := range v.hosts {
+		if svc := s.service(host); svc != nil && len(svc.ports) > 0 {
+			known = append(known, svc)
 		}
 	}
+	if len(known) == 0 {
+		return
+	}
+	check := func(field string, n int, want string, fits func(model.Protocol) bool) {
+		has := slices.ContainsFunc(known, func(svc *service) bool {
+			return slices.ContainsFunc(svc.ports, func(p *port) bool { return fits(p.protocol) })
+		})
+		if n > 0 && !has {
+			r.warn(v.object, wrongPort, field, "name the port after its protocol, or use routes of its kind",
+				"%s has no effect: no port of %s is %s; its ports: %s", field, known[0].Host, want, portList(known[0]))
+		}
+	}
+	check("spec.http", len(v.rules), "HTTP or undeclared", func(p model.Protocol) bool { return !opaque(p) })
+	check("spec.tcp", len(v.tcp), "TCP or undeclared", func(p model.Protocol) bool { return p == model.TCP || p == model.Auto })
+	check("spec.tls", len(v.tls), "TLS or HTTPS", secure)
 }
 
 func (m *Mesh) checkPort(svc *service, a attachedRoute, r *report) {
 	o := a.route.object
 	fits, taken := false, (*apiRoute)(nil)
+	var ports []string
 	for _, p := range svc.ports {
 		if !a.parent.takes(p) {
 			continue
 		}
+		ports = append(ports, p.text())
 		switch o.Kind {
 		case grpcRoute, webRoute:
 			fits = fits || !opaque(p.protocol)
@@ -208,7 +213,7 @@ func (m *Mesh) checkPort(svc *service, a attachedRoute, r *report) {
 		}
 	}
 	if !fits {
-		r.warn(o, wrongPort, a.parent.field, "name the port after its protocol, or use a route of its kind", "a %s has no effect on %s: its ports are %s", o.Kind, svc.Host, portList(svc))
+		r.warn(o, wrongPort, a.parent.field, "name the port after its protocol, or use a route of its kind", "a %s has no effect on port %s of %s", o.Kind, strings.Join(ports, ", "), svc.Host)
 	} else if taken != nil {
 		r.warn(o, twoShapers, a.parent.field, "keep one of them", "%s (%s) routes %s already and comes first; this one has no effect there", describe(taken.object), position(taken.object), svc.Host)
 	}

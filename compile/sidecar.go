@@ -402,10 +402,14 @@ func (e *egress) address(x *Instance, claims map[string]*Instance) string {
 	if loopback(x.Address) && (e.bind == "" || unspecified(e.bind) || loopback(e.bind) && claims[at] != x) {
 		at = authority(x.Address, e.port)
 	}
-	if at == x.Outbound || slices.ContainsFunc(x.Ports, func(p InstancePort) bool { return p.Listen == at }) {
-		return ""
+	free := func(at string) bool { return claims[at] == nil || claims[at] == x }
+	if !free(at) {
+		at = authority(x.Address, e.port)
 	}
-	if other := claims[at]; other != nil && other != x { // only where instances have no addresses of their own
+	switch {
+	case at == x.Outbound || slices.ContainsFunc(x.Ports, func(p InstancePort) bool { return p.Listen == at }):
+		return ""
+	case !free(at): // where instances have no addresses of their own
 		return authority(x.Address, 0)
 	}
 	return at
