@@ -91,6 +91,7 @@ func (m *Mesh) readRoutes(objects []*config.Object, r *report) {
 		case *gatewayv1.HTTPRoute:
 			m.routes = append(m.routes, m.apiRoute(o, spec, r))
 		case *gatewayv1.GRPCRoute:
+			r.warn(o, noEffect, "", "keep it for a version that reads HTTP/2", "a GRPCRoute has no effect yet: HTTP/2 is passed on unread")
 			m.routes = append(m.routes, m.grpcRoute(o, spec, r))
 		case *gatewayv1.TLSRoute:
 			m.routes = append(m.routes, m.connectionRoute(o, &spec.Spec.CommonRouteSpec, spec.Spec.Hostnames, spec.Spec.Rules, r))

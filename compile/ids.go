@@ -49,6 +49,7 @@ var (
 	sidecarTwice   = ID{"OR2038", "IST0111", "a namespace has two Sidecars for all its workloads; the first holds"}
 	sidecarOverlap = ID{"OR2039", "IST0110", "two Sidecars select the same workload; the first holds"}
 	emptyListener  = ID{"OR2041", "", "a Sidecar's listener leads nowhere, or to one of several services"}
+	passedUnread   = ID{"OR2042", "", "HTTP/2 is passed on unread: requests are not routed, balanced or counted one by one"}
 	wrongPort      = ID{"OR2040", "", "a route's kind does not fit the port's protocol; it has no effect there"}
 )
 
@@ -59,6 +60,6 @@ func IDs() []ID {
 		notAtGateway, unknownRule, emptySubset, tlsRefused, subsetTwice, badPattern, twoShapers, splitConflict, leafMissing,
 		leafPort, unknownParent, notAttached, badBackend, notGranted, badFilter, workloadTwice, serviceTwice, badMeshConfig,
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
-		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener,
+		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, passedUnread,
 	}
 }

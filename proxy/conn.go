@@ -26,6 +26,8 @@ type conn struct {
 	port int
 	// table names the route table that the TLS chain of the connection has, "" for the listener's.
 	table string
+	// inner is what CONNECT named where the protocol of the bytes inside has to be found out.
+	inner []byte
 	// gone says that the client went away before it said anything.
 	gone bool
 }
@@ -56,6 +58,11 @@ func (c *conn) serve() {
 		putExchange(x)
 		if !again {
 			return
+		}
+		if name := c.inner; name != nil {
+			if c.inner = nil; !c.detect(0, name) {
+				return
+			}
 		}
 		c.guard.waiting.Store(0)
 		if c.guard.rest(now() + int64(c.proxy.limits.Idle)) {

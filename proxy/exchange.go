@@ -35,19 +35,20 @@ type exchange struct {
 	caller   *telemetry.HTTP
 
 	// The way to the upstream and back.
-	up       *upstream.Conn
-	answer   *link.Buffer // received from up and not yet used
-	pump     *pump
-	inline   int  // bytes of the request's body, all in conn.in, while it was not sent away for good
-	streams  bool // the body is not all there: a pump sends it
-	resent   bool
-	started  bool // the final response, or a piece of it, has gone to the client
-	complete bool // the client has the whole response
-	raw      bool // an opaque connection: there is nobody to answer
-	silent   bool // counts as no request: CONNECT, whose requests inside do
-	hurried  bool // asked for the sweeper's fine tick
-	linger   bool // the client may still be sending: close with care
-	again    bool // the connection can take another request
+	up         *upstream.Conn
+	answer     *link.Buffer // received from up and not yet used
+	pump       *pump
+	inline     int  // bytes of the request's body, all in conn.in, while it was not sent away for good
+	streams    bool // the body is not all there: a pump sends it
+	resent     bool
+	started    bool // the final response, or a piece of it, has gone to the client
+	complete   bool // the client has the whole response
+	raw        bool // an opaque connection: there is nobody to answer
+	undeclared bool // CONNECT to a port whose protocol has to be found out
+	silent     bool // counts as no request: CONNECT, whose requests inside do
+	hurried    bool // asked for the sweeper's fine tick
+	linger     bool // the client may still be sending: close with care
+	again      bool // the connection can take another request
 
 	begin, deadline int64
 	received, sent  int64 // bytes from and to the client, heads included
@@ -184,7 +185,8 @@ func (x *exchange) match() bool {
 	if x.b.spec.Direction == model.Inbound {
 		x.identify()
 	}
-	if x.b.spec.Explicit && m.Known && isConnect(&x.req) && !(m.Found && (m.Rule.refuses() || m.Rule.opaque())) {
+	if x.b.spec.Explicit && m.Known && isConnect(&x.req) && !(m.Found && (m.Rule.refuses() || m.Rule.unread())) {
+		x.undeclared = m.Found && m.Rule.undeclared()
 		x.inside() // whatever the rules say of paths and fields, they say to the requests inside
 		return false
 	}

@@ -35,6 +35,10 @@ func (x *exchange) forward() {
 		x.say(noRoute, 503, "no route: this port of "+x.target.cluster.Spec.Service.Host+" does not serve HTTP; CONNECT tunnels to it")
 		return
 	}
+	if !x.target.spoken() {
+		x.say(upstreamProtocol, endings[upstreamProtocol].status, "this port speaks HTTP/2, which is passed on unread only: CONNECT tunnels to it")
+		return
+	}
 	x.edit()
 	var last *upstream.Endpoint
 	for n := 1; ; n++ {

@@ -19,6 +19,9 @@ func opaque(p model.Protocol) bool {
 	return false
 }
 
+// unread reports whether a protocol's bytes can be tunnelled only: opaque ones, and HTTP/2, which is not read yet.
+func unread(p model.Protocol) bool { return opaque(p) || p == model.HTTP2 || p == model.GRPC }
+
 // pass carries a connection whose bytes are only its ends' business: matched once, by the server name where there is
 // one, then tunnelled. What a failure would be told with has no form here, so it is a reset.
 func (c *conn) pass(name []byte) {

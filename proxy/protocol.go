@@ -28,8 +28,8 @@ func (c *conn) speak() bool {
 		c.pass(nil)
 	case opaque(b.spec.Protocol):
 		c.byName()
-	case b.spec.Protocol == model.Auto:
-		return c.detect(b, nil)
+	case b.spec.Protocol == model.Auto, unread(b.spec.Protocol):
+		return c.detect(b.spec.Detect.Std(), nil)
 	default:
 		return true
 	}
@@ -37,9 +37,9 @@ func (c *conn) speak() bool {
 }
 
 // detect tells protocols apart by the client's first bytes. name is what an opaque connection is matched by.
-func (c *conn) detect(b *binding, name []byte) bool {
+func (c *conn) detect(wait time.Duration, name []byte) bool {
 	m := c.proxy.metrics
-	switch kind := c.first(b.spec.Detect.Std()); kind {
+	switch kind := c.first(wait); kind {
 	case detect.HTTP1:
 		m.Detected(telemetry.DetectedHTTP1)
 		return true

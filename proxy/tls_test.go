@@ -276,3 +276,54 @@ func TestDetect(t *testing.T) {
 		}
 	})
 }
+
+// Inside a CONNECT to a port of undeclared protocol both HTTP and other bytes find their way.
+func TestDetectInsideConnect(t *testing.T) {
+	o := newOrigin(t, func(c net.Conn, r *bufio.Reader) {
+		if b, err := r.Peek(1); err == nil && b[0] == 'G' {
+			echo(c, r)
+			return
+		}
+		_, _ = io.Copy(c, r)
+	})
+	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) { s.Clusters[0].Protocol = model.Auto }, o.address()), Limits{})
+	c := dial(t, p, "outbound")
+	c.send("CONNECT app:80 HTTP/1.1\r\nHost: app:80\r\n\r\n")
+	if x := c.read("HEAD"); x.status != 200 {
+		t.Fatalf("got %+v", x)
+	}
+	c.send(get("/inside"))
+	if x := c.read("GET"); x.status != 200 || !strings.Contains(x.body, "GET /inside") {
+		t.Fatalf("got %+v", x)
+	}
+	c = dial(t, p, "outbound")
+	c.send("CONNECT app:80 HTTP/1.1\r\nHost: app:80\r\n\r\n")
+	if x := c.read("HEAD"); x.status != 200 {
+		t.Fatalf("got %+v", x)
+	}
+	c.send("\x00\x01\x02")
+	b := make([]byte, 3)
+	if _, err := io.ReadFull(c.r, b); err != nil || string(b) != "\x00\x01\x02" {
+		t.Fatalf("got %q, %v", b, err)
+	}
+}
+
+// HTTP/2 is not read yet: it is tunnelled where that is asked for, and refused clearly where it would have to be spoken.
+func TestHTTP2Unread(t *testing.T) {
+	o := newOrigin(t, func(c net.Conn, r *bufio.Reader) { _, _ = io.Copy(c, r) })
+	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) { s.Clusters[0].Protocol = model.GRPC }, o.address()), Limits{})
+	c := dial(t, p, "outbound")
+	c.send("CONNECT app:80 HTTP/1.1\r\nHost: app:80\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	if x := c.read("HEAD"); x.status != 200 {
+		t.Fatalf("got %+v", x)
+	}
+	b := make([]byte, 24)
+	if _, err := io.ReadFull(c.r, b); err != nil || !strings.HasPrefix(string(b), "PRI * HTTP/2.0") {
+		t.Fatalf("got %q, %v", b, err)
+	}
+	c = dial(t, p, "outbound")
+	c.send(get("/"))
+	if x := c.read("GET"); x.status != 502 || !strings.Contains(x.body, "CONNECT") {
+		t.Errorf("got %+v", x)
+	}
+}

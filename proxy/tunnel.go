@@ -36,7 +36,7 @@ func (x *exchange) connect() {
 		x.say(noRoute, endings[noRoute].status, tooFar(x.req.Authority()))
 		return
 	}
-	if x.target.cluster.Spec.Kind != model.Passthrough && !opaque(x.target.cluster.Spec.Protocol) {
+	if x.target.cluster.Spec.Kind != model.Passthrough && !unread(x.target.cluster.Spec.Protocol) {
 		x.inside()
 		return
 	}
@@ -60,6 +60,9 @@ func (x *exchange) inside() {
 	x.established()
 	_, x.conn.port, _ = message.SplitAuthority(x.req.Authority()) // the codec sees to it that there is a port
 	x.silent, x.again = true, true
+	if x.undeclared {
+		x.conn.inner = append([]byte(nil), x.req.Authority()...)
+	}
 }
 
 // established answers 200 to CONNECT: no framing, no body.

@@ -129,7 +129,7 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 // tunnelled says whether connections may be passed on to the cluster unread.
 func tunnelled(c *model.Cluster) bool {
 	switch c.Protocol {
-	case model.TCP, model.TLS, model.HTTPS, model.Auto:
+	case model.TCP, model.TLS, model.HTTPS, model.HTTP2, model.GRPC, model.Auto:
 		return true
 	}
 	return c.Kind == model.Passthrough
