@@ -49,7 +49,6 @@ func (m *Mesh) connectionRules(o *config.Object, spec *networking.VirtualService
 	for i, route := range spec.Tcp {
 		c := &connectionRule{field: element("spec.tcp", i)}
 		for j, h := range route.Match {
-			//lint:ignore SA1019 deprecated, and never honoured by Istio
 			if h.SourceSubnet != "" {
 				r.without(o, element(c.field+".match", j)+".sourceSubnet")
 			}

@@ -1,8 +1,8 @@
 package compile
 
 import (
-	"net"
 	"strconv"
+	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
 
@@ -117,12 +117,16 @@ func (l *ingress) place(w *workload, x *Instance) (listen, app string) {
 		}
 		app = p.App
 	}
-	host, number, err := net.SplitHostPort(l.app)
+	colon := strings.LastIndexByte(l.app, ':')
+	if colon < 0 {
+		return listen, app
+	}
+	host := strings.Trim(l.app[:colon], "[]")
+	n, err := strconv.Atoi(l.app[colon+1:])
 	if err != nil {
 		return listen, app
 	}
 	if w.entry == nil && loopback(x.Address) { // the pod is elsewhere: whoever plays it has a port of his own
-		n, _ := strconv.Atoi(number)
 		if p := find(n); p != nil && p.App != "" {
 			app = p.App
 		}
@@ -134,5 +138,5 @@ func (l *ingress) place(w *workload, x *Instance) (listen, app string) {
 			host = w.Address
 		}
 	}
-	return listen, net.JoinHostPort(host, number)
+	return listen, authority(host, n)
 }
