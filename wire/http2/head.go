@@ -27,11 +27,7 @@ type reading struct {
 	lengths      int
 	length       int64
 	cookies      int
-	host         span
 }
-
-// span is a place in Conn.crumbs.
-type span struct{ at, n int }
 
 // flaws are the errors of fields, by flaw.
 var flaws = [...]*Error{hpack.BadName: errFieldName, hpack.CapitalOne: errCapital, hpack.BadValue: errControl, hpack.PaddedEnds: errPaddedValue}
