@@ -245,9 +245,7 @@ func TestRandom(t *testing.T) {
 
 // echo is a client's Handler that many goroutines share.
 type echo struct {
-	t    *testing.T
-	mu   sync.Mutex
-	over map[*Stream]*trip
+	t *testing.T
 }
 
 // trip is one exchange: what is written is to come back.

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 deprecated for applications; here it is the implementation that ours is compared with
+
 package http2
 
 import (
