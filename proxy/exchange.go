@@ -298,6 +298,7 @@ func (x *exchange) finish() {
 		x.up = nil
 	}
 	x.spend()
+	c.consumed()
 	x.again = x.again && x.complete
 	switch {
 	case x.again:
@@ -308,13 +309,14 @@ func (x *exchange) finish() {
 	}
 }
 
-// spend drops the request's body where it was all there: it was sent, or the answer came without it.
+// spend drops the request's body where it was all there: it was sent, or the answer came without it. Where it was not, a pump
+// has conn.in.
 func (x *exchange) spend() {
 	if x.inline > 0 {
 		x.conn.in.Skip(x.inline)
 		x.inline = 0
+		x.conn.consumed()
 	}
-	x.conn.consumed()
 }
 
 // vanish ends an exchange whose client has gone.

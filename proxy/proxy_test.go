@@ -516,11 +516,16 @@ func TestDrain(t *testing.T) {
 }
 
 func TestDrainCutsOff(t *testing.T) {
-	o := newOrigin(t, func(_ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) })
+	entered := make(chan struct{})
+	o := newOrigin(t, func(_ net.Conn, r *bufio.Reader) {
+		_, _ = readHead(r)
+		close(entered)
+		_, _ = io.Copy(io.Discard, r)
+	})
 	p := start(t, snapshotOf(nil, o.address()), Limits{})
 	c := dial(t, p, "outbound")
 	c.send(get("/"))
-	eventually(t, "the request", func() bool { return o.connections() == 1 })
+	<-entered
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if err := p.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
