@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"regexp"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/config"
+	"github.com/outrider-mesh/outrider/mesh/certificate"
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
@@ -182,4 +184,37 @@ func TestBrokenSecrets(t *testing.T) {
 			t.Errorf("%v: listeners %v, error %v", pair, s, err)
 		}
 	}
+}
+
+// runnable reports the first TLS of a snapshot that no proxy could set up. What is in files is the proxy's to find.
+func runnable(s *model.Snapshot) error {
+	files := func(all ...*model.Certificate) bool {
+		return slices.ContainsFunc(all, func(c *model.Certificate) bool { return c != nil && c.Material == nil })
+	}
+	for i := range s.Listeners {
+		l := &s.Listeners[i]
+		var chains []model.ServerTLS
+		for _, t := range l.TLS {
+			own := []*model.Certificate{t.Trust}
+			for j := range t.Certificates {
+				own = append(own, &t.Certificates[j])
+			}
+			if !files(own...) {
+				chains = append(chains, t)
+			}
+		}
+		if _, err := certificate.NewServer(chains, nil, slog.New(slog.DiscardHandler)); err != nil {
+			return fmt.Errorf("listener %s: %w", l.Name, err)
+		}
+	}
+	for i := range s.Clusters {
+		c := &s.Clusters[i]
+		if c.TLS == nil || files(c.TLS.Trust, c.TLS.Certificate) {
+			continue
+		}
+		if _, err := certificate.NewClient(c.TLS, nil, slog.New(slog.DiscardHandler)); err != nil {
+			return fmt.Errorf("cluster %s: %w", c.Name, err)
+		}
+	}
+	return nil
 }

@@ -306,7 +306,7 @@ func (m *Mesh) istioServer(o *config.Object, sp *networking.Server, field string
 
 // hostOfServer reads [namespace/]host as a Gateway in namespace writes it.
 func hostOfServer(h, namespace string) serverHost {
-	h = strings.ToLower(h)
+	h = strings.TrimSuffix(strings.ToLower(h), ".")
 	from, host, ok := strings.Cut(h, "/")
 	switch {
 	case !ok:

@@ -178,6 +178,9 @@ func answer(t *testing.T, m *Mesh, p *Placement, findings []config.Finding, ques
 		if err := s.Validate(); err != nil {
 			t.Errorf("%s: invalid: %v", question, err)
 		}
+		if err := runnable(s); err != nil {
+			t.Errorf("%s: cannot run: %v", question, err)
+		}
 		show(&b, s, words[0], words[2:])
 	default:
 		t.Fatalf("unknown question %q", question)

@@ -4,7 +4,8 @@
 // the route table that its namespace sees (view.go), the clusters that the table names (destination.go), and their endpoints
 // where a Placement has put the instances (snapshot.go). Tables and clusters are built once and shared by all snapshots.
 //
-// Where several kinds of object route one service, a VirtualService comes before HTTPRoutes, and these before a TrafficSplit:
+// Where several kinds of object route one service, a VirtualService comes before the Gateway API's routes (GRPCRoutes, HTTPRoutes,
+// TLSRoutes, TCPRoutes, the first kind of a port having it), and these before a TrafficSplit:
 // the more a kind can say, the more would be lost by ignoring it. New reports each such case. Routes are not chained: what a
 // route forwards to is a service's own endpoints, whatever other objects say of that service.
 package compile

@@ -212,6 +212,9 @@ func FuzzCompile(f *testing.F) {
 			if err := s.Validate(); err != nil {
 				t.Fatal(err)
 			}
+			if err := runnable(s); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for _, x := range p.Instances {
 			check(m.For(p, x.Namespace, x.Workload, x.Name))

@@ -135,7 +135,7 @@ func (m *Mesh) readIngress(o *config.Object, l *networking.IstioIngressListener,
 			return nil
 		}
 		inside := model.TCP
-		if in.protocol == model.HTTPS {
+		if in.protocol == model.HTTPS && t.Mode != model.PassthroughTLS {
 			inside = model.HTTP
 		}
 		t.Names, t.Protocol, t.Origin = []string{"*"}, inside, &in.origin

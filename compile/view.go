@@ -320,6 +320,9 @@ func (m *Mesh) readUnknownHosts(r *report) {
 			if known {
 				continue
 			}
+			if len(v.rules) == 0 && len(v.gateways) > 1 {
+				continue
+			}
 			if len(v.rules) == 0 {
 				r.warn(v.object, outsideMesh, element("spec.hosts", i), "check the name, or add a Service or ServiceEntry",
 					"host %s is no service of the mesh; tcp and tls routes to it have no effect for sidecars", h)

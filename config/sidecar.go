@@ -27,7 +27,6 @@ func checkSidecar(c *checker, s *networkingv1.Sidecar) {
 		c.defaultEndpoint(field+".defaultEndpoint", l.DefaultEndpoint)
 		if l.Tls != nil {
 			secure := l.Port != nil && (strings.EqualFold(l.Port.Protocol, "HTTPS") || strings.EqualFold(l.Port.Protocol, "TLS"))
-			c.unless(secure, idExclusive, field+".tls", "a listener without TLS has TLS settings", "write protocol: HTTPS or TLS, or remove tls")
 			c.serverTLS(field+".tls", l.Tls, secure)
 		}
 		c.connectionPool(field+".connectionPool", l.ConnectionPool)
