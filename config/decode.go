@@ -40,6 +40,8 @@ type Options struct {
 	Stdin io.Reader
 	// Former is an earlier result: files whose content has not changed are taken from it, with the very same objects.
 	Former *Files
+	// Except is a file that is not read where it is found in a directory: one that the caller writes itself; "" is none.
+	Except string
 }
 
 // Decode reads one file's content with the default options. The name is used in places and decides by its extension: *.json is JSON, anything else YAML.

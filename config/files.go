@@ -35,7 +35,7 @@ func Load(paths []string) (*Files, error) { return Options{}.Load(paths) }
 // A path that is not there or cannot be read is an error, with the rest read nevertheless: such a file is then Broken.
 // A file that is there but does not parse is a finding.
 func (o Options) Load(paths []string) (*Files, error) {
-	found, err := search(paths)
+	found, err := search(paths, o.Except)
 	files := make([]File, len(found))
 	failed := make([]error, len(found))
 	former := map[string]*File{}
@@ -169,17 +169,20 @@ type entry struct {
 	listed bool // found in a directory rather than named
 }
 
-// search finds the files below the paths, each once, in the order of their paths.
-func search(paths []string) ([]entry, error) {
+// search finds the files below the paths, each once, in the order of their paths; except is left out where a directory has it.
+func search(paths []string, except string) ([]entry, error) {
 	var found []entry
 	var failed []error
 	seen := map[string]bool{}
+	if abs, err := filepath.Abs(except); err == nil && except != "" {
+		except = abs
+	}
 	add := func(path string, listed bool) {
 		full := path
 		if abs, err := filepath.Abs(path); err == nil && path != "-" {
 			full = abs
 		}
-		if !seen[full] {
+		if !seen[full] && !(listed && full == except) {
 			seen[full] = true
 			found = append(found, entry{path, listed})
 		}

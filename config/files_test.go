@@ -257,3 +257,23 @@ metadata:
 		t.Error("a comment silences another file")
 	}
 }
+
+// A file that the caller writes itself is no part of the directory that it stands in, unless it is asked for by name.
+func TestLoadExcept(t *testing.T) {
+	dir := t.TempDir()
+	own := filepath.Join(dir, "ready.json")
+	for path, text := range map[string]string{own: `{"admin": "x"}`, filepath.Join(dir, "a.yaml"): "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := func(objects, findings int, paths ...string) {
+		t.Helper()
+		got, err := Options{Except: own}.Load(paths)
+		if err != nil || len(got.Objects) != objects || len(got.Findings) != findings {
+			t.Errorf("%v: %d objects, findings %v, %v", paths, len(got.Objects), got.Findings, err)
+		}
+	}
+	f(1, 0, dir)
+	f(0, 1, own)
+}

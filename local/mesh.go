@@ -90,7 +90,7 @@ func (m *Mesh) start(ctx context.Context) (err error) {
 		return err
 	}
 	p.metrics = p.sockets.take("127.0.0.1", metricsPort)
-	if m.source, err = source.Open(m.o.Paths, source.Options{Namespace: m.o.Namespace, Stdin: m.o.Stdin, Log: m.log}); err != nil {
+	if m.source, err = source.Open(m.o.Paths, source.Options{Namespace: m.o.Namespace, Stdin: m.o.Stdin, Except: m.o.ReadyFile, Log: m.log}); err != nil {
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
 			err = fmt.Errorf("%w: %w", ErrInput, err)
 		}

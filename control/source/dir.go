@@ -37,6 +37,8 @@ type Options struct {
 	Namespace string
 	// Stdin is what the path "-" reads, once; os.Stdin where nil.
 	Stdin io.Reader
+	// Except is a file that is left alone where it is found in a directory: one that the caller writes itself.
+	Except string
 	// Log hears of changes that cannot be followed; slog.Default where nil.
 	Log *slog.Logger
 }
@@ -107,7 +109,7 @@ func (d *Dir) Close() error {
 }
 
 func (d *Dir) load() (*config.Files, error) {
-	return config.Options{Namespace: d.o.Namespace, Stdin: d.o.Stdin, Former: d.latest}.Load(d.paths)
+	return config.Options{Namespace: d.o.Namespace, Stdin: d.o.Stdin, Former: d.latest, Except: d.o.Except}.Load(d.paths)
 }
 
 // follow waits for events and reads after them; it begins with a reading where something may have been missed.
