@@ -1,5 +1,10 @@
 package hpack
 
+import (
+	"encoding/binary"
+	"slices"
+)
+
 // codeLengths are the lengths in bits of the Huffman code of each byte (RFC 7541 Appendix B). The code is canonical:
 // among codes of one length they count up with the byte, so the lengths tell all. The end-of-string code is 30 ones.
 var codeLengths = [256]uint8{
@@ -15,15 +20,15 @@ var codeLengths = [256]uint8{
 
 const (
 	// peek is how many bits the decoder looks up at once: enough for two of the commonest letters.
-	peek        = 11
+	peek        = 12
 	longestCode = 30
 )
 
 // short is what the next peek bits begin with: one byte, or two where both codes fit. With no bits it is a longer code.
 type short struct {
 	first, second uint8
-	bits          uint8 // of the first code; 0 where it is longer than peek
-	both          uint8 // of both codes; equal to bits where only one fits
+	bits          uint8 // of the codes
+	count         uint8 // of bytes
 }
 
 // long are the codes of one length above peek, which are those from first to first+count-1.
@@ -54,20 +59,21 @@ var _ = func() bool {
 				longBytes = append(longBytes, byte(c))
 			} else {
 				for i := range uint32(1) << (peek - n) {
-					shorts[code<<(peek-n)|i] = short{first: byte(c), bits: n, both: n}
+					shorts[code<<(peek-n)|i] = short{first: byte(c), bits: n, count: 1}
 				}
 			}
 			code++
 		}
 	}
+	ones := shorts
 	for i := range shorts {
 		s := &shorts[i]
 		if s.bits == 0 {
 			continue
 		}
-		next := shorts[uint32(i)<<s.bits&(1<<peek-1)]
+		next := ones[uint32(i)<<s.bits&(1<<peek-1)]
 		if next.bits > 0 && next.bits+s.bits <= peek {
-			s.second, s.both = next.first, s.bits+next.bits
+			s.second, s.bits, s.count = next.first, s.bits+next.bits, 2
 		}
 	}
 	return true
@@ -76,48 +82,56 @@ var _ = func() bool {
 // appendHuffman appends what src codes. It fails where src ends in more than seven bits that are no code, in any that
 // are not ones, or holds the end of string (RFC 7541 §5.2).
 func appendHuffman(dst, src []byte) ([]byte, bool) {
+	dst = slices.Grow(dst, len(src)*8/5+2) // the shortest code has five bits; two bytes are written at once
+	out, k := dst[:cap(dst)], len(dst)
 	var acc uint64 // the bits not used yet are its lowest n
 	var n uint
-	i := 0
 	for {
-		for n <= 56 && i < len(src) {
-			acc = acc<<8 | uint64(src[i])
-			n += 8
-			i++
-		}
-		if n < longestCode {
-			return lastHuffman(dst, acc, n)
-		}
-		for n >= longestCode {
-			s := &shorts[acc>>(n-peek)&(1<<peek-1)]
-			switch {
-			case s.both > s.bits:
-				dst = append(dst, s.first, s.second)
-				n -= uint(s.both)
-			case s.bits > 0:
-				dst = append(dst, s.first)
-				n -= uint(s.bits)
-			default:
-				c, bits := longCode(acc, n)
-				if bits == 0 {
-					return dst, false
+		if n < 32 {
+			if len(src) >= 4 {
+				acc, n = acc<<32|uint64(binary.BigEndian.Uint32(src)), n+32
+				src = src[4:]
+			} else {
+				for _, c := range src {
+					acc, n = acc<<8|uint64(c), n+8
 				}
-				dst = append(dst, c)
-				n -= bits
+				if src = nil; n < longestCode {
+					return lastHuffman(out[:k], acc, n)
+				}
 			}
 		}
+		s := shorts[acc>>(n-peek)&(1<<peek-1)]
+		if s.bits > 0 {
+			out[k], out[k+1] = s.first, s.second
+			k += int(s.count)
+			n -= uint(s.bits)
+			continue
+		}
+		c, bits := longCode(acc, n)
+		if bits == 0 {
+			return dst, false
+		}
+		out[k] = c
+		k++
+		n -= bits
 	}
 }
 
-// lastHuffman decodes the last bits, fewer than the longest code has.
+// lastHuffman decodes the last bits, fewer than the longest code has; dst has room.
 func lastHuffman(dst []byte, acc uint64, n uint) ([]byte, bool) {
+	padded := acc<<longestCode | (1<<longestCode - 1) // behind the end stand ones, as the padding does
 	for n > 0 {
-		// Behind the end stand ones, as the padding does.
-		padded := acc<<longestCode | (1<<longestCode - 1)
-		s := &shorts[padded>>(n+longestCode-peek)&(1<<peek-1)]
+		s := shorts[padded>>(n+longestCode-peek)&(1<<peek-1)]
 		c, bits := s.first, uint(s.bits)
-		if bits == 0 {
+		switch {
+		case bits == 0:
 			c, bits = longCode(padded, n+longestCode)
+		case s.count == 2 && bits <= n:
+			dst = append(dst, s.first, s.second)
+			n -= bits
+			continue
+		default:
+			bits = uint(codeLengths[c])
 		}
 		if bits == 0 || bits > n {
 			ones := uint64(1)<<n - 1
