@@ -237,7 +237,7 @@ func TestLargeFile(t *testing.T) {
 	if len(f.Objects) != count || len(f.Findings) != 0 {
 		t.Errorf("got %d of %d objects, %v", len(f.Objects), count, f.Findings)
 	}
-	if per := (after.TotalAlloc - before.TotalAlloc) / uint64(b.Len()); per > 120 {
+	if per := (after.TotalAlloc - before.TotalAlloc) / uint64(b.Len()); per > 200 { // about 110, and 140 under the race detector
 		t.Errorf("%d bytes allocated for each byte of text", per)
 	}
 }

@@ -26,9 +26,10 @@ type generation struct {
 
 // binding is what one listener runs in one generation. An exchange loads it once and keeps it to its end.
 type binding struct {
-	spec  *model.Listener
-	table *route.Table[*rule]
-	paths message.PathMode
+	spec   *model.Listener
+	table  *route.Table[*rule]
+	opaque *route.Table[*rule] // for connections that are passed on unread, where it differs
+	paths  message.PathMode
 	// peer is this proxy as it introduces itself to the next one; nil where it does not.
 	peer []byte
 	// inbound finds the edge of an inbound listener's exchanges by who calls; unrouted counts, on the others, those that
@@ -51,6 +52,14 @@ func (b *binding) routes(chain string) *route.Table[*rule] {
 		return b.table
 	}
 	return b.tables[chain]
+}
+
+// bytes is routes for a connection that is passed on unread.
+func (b *binding) bytes(chain string) *route.Table[*rule] {
+	if chain == "" && b.opaque != nil {
+		return b.opaque
+	}
+	return b.routes(chain)
 }
 
 // live is a listener's place in the generation in force.
@@ -85,25 +94,24 @@ func (p *Proxy) build(s *model.Snapshot) (*generation, error) {
 // bind compiles each table once and makes the bindings of all listeners.
 func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 	s := g.snapshot
-	tables := map[string]*route.Table[*rule]{}
+	tables, opaques := map[string]*route.Table[*rule]{}, map[string]*route.Table[*rule]{}
 	for i := range s.Tables {
 		t := &s.Tables[i]
-		compiled, err := route.Compile(t, func(_ *model.VirtualHost, r *model.Rule) (*rule, error) {
-			made, err := newRule(r, g.change.Clusters)
-			if err != nil {
-				return nil, fmt.Errorf("%s:%d: %s %s/%s: %s: %w", r.Origin.File, r.Origin.Line, r.Origin.Kind, r.Origin.Namespace, r.Origin.Name, r.Origin.Rule, err)
-			}
-			return made, nil
-		})
+		compiled, err := g.table(t)
 		if err != nil {
 			return fmt.Errorf("table %q: %w", t.Name, err)
 		}
 		tables[t.Name] = compiled
+		if other := opaqueTable(t); other != nil {
+			if opaques[t.Name], err = g.table(other); err != nil {
+				return fmt.Errorf("table %q: %w", t.Name, err)
+			}
+		}
 	}
 	peer := telemetry.AppendPeer(nil, s.Workload.Peer)
 	for i := range s.Listeners {
 		l := &s.Listeners[i]
-		b := &binding{spec: l, table: tables[l.Table], paths: paths, reasons: l.Direction != model.Gateway, port: 80}
+		b := &binding{spec: l, table: tables[l.Table], opaque: opaques[l.Table], paths: paths, reasons: l.Direction != model.Gateway, port: 80}
 		switch l.Direction {
 		case model.Inbound:
 			b.inbound = p.metrics.Inbound(telemetry.Edge{Reporter: telemetry.Destination, Service: g.service(l), Security: "none"})
@@ -118,6 +126,32 @@ func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 		}
 	}
 	return nil
+}
+
+// table compiles one route table.
+func (g *generation) table(t *model.Table) (*route.Table[*rule], error) {
+	return route.Compile(t, func(_ *model.VirtualHost, r *model.Rule) (*rule, error) {
+		made, err := newRule(r, g.change.Clusters)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %s %s/%s: %s: %w", r.Origin.File, r.Origin.Line, r.Origin.Kind, r.Origin.Namespace, r.Origin.Name, r.Origin.Rule, err)
+		}
+		return made, nil
+	})
+}
+
+// opaqueTable is t as it holds for connections that are passed on unread, nil where it is the same.
+func opaqueTable(t *model.Table) *model.Table {
+	var other *model.Table
+	for i := range t.Hosts {
+		if t.Hosts[i].Opaque == nil {
+			continue
+		}
+		if other == nil {
+			other = &model.Table{Name: t.Name, Hosts: slices.Clone(t.Hosts), Unmatched: t.Unmatched}
+		}
+		other.Hosts[i].Rules = t.Hosts[i].Opaque
+	}
+	return other
 }
 
 // secure makes what a listener with TLS chains needs.

@@ -34,7 +34,7 @@ func (c *conn) pass(name []byte) {
 	}
 	x.req.SetAuthority(name)
 	var m route.Match[*rule]
-	if table := x.b.routes(c.table); table != nil {
+	if table := x.b.bytes(c.table); table != nil {
 		m = table.Match(&x.req, x.b.port, &x.routes)
 	}
 	switch {

@@ -327,3 +327,26 @@ func TestHTTP2Unread(t *testing.T) {
 		t.Errorf("got %+v", x)
 	}
 }
+
+// Where an undeclared port has rules of its own for bytes, they hold for what is no HTTP.
+func TestOpaqueRules(t *testing.T) {
+	web := newOrigin(t, nil)
+	bytes := newOrigin(t, func(c net.Conn, r *bufio.Reader) { _, _ = io.Copy(c, r) })
+	s := autoOf(web.address())
+	other := s.Clusters[0]
+	other.Name, other.Endpoints = "bytes", []model.Endpoint{{Address: bytes.address(), Weight: 1}}
+	s.Clusters = append(s.Clusters, other)
+	s.Tables[0].Hosts[0].Opaque = []model.Rule{{Route: &model.Route{Destinations: []model.Destination{{Cluster: "bytes", Weight: 1}}}}}
+	p := start(t, model.Seal(s), Limits{})
+	c := dial(t, p, "inbound|8080")
+	c.send(get("/x"))
+	if x := c.read("GET"); x.status != 200 || !strings.Contains(x.body, "GET /x") {
+		t.Errorf("got %+v", x)
+	}
+	c = dial(t, p, "inbound|8080")
+	c.send("\x00\x01\x02")
+	b := make([]byte, 3)
+	if _, err := io.ReadFull(c.r, b); err != nil || string(b) != "\x00\x01\x02" {
+		t.Errorf("got %q, %v", b, err)
+	}
+}
