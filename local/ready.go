@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
 // Ready is what the ready file says: where everything listens. Its JSON form is a contract.
@@ -48,6 +51,20 @@ type ReadyServer struct {
 	Listen   string `json:"listen"`
 	Protocol string `json:"protocol"`
 }
+
+// URL is how a browser or client reaches the server: with a scheme where it takes requests, else the address alone.
+func (s ReadyServer) URL() string {
+	switch model.Protocol(s.Protocol) {
+	case model.HTTP, model.HTTP2, model.GRPC:
+		return "http://" + s.Listen + "/"
+	case model.HTTPS:
+		return "https://" + s.Listen + "/"
+	}
+	return s.Listen + " (" + s.Protocol + ")"
+}
+
+// Link says whether URL is one that a browser can follow.
+func (s ReadyServer) Link() bool { return strings.HasPrefix(s.URL(), "http") }
 
 // describe tells where everything of the plan listens.
 func (p *plan) describe(admin, client string) *Ready {

@@ -50,7 +50,7 @@ func (m *Mesh) greet(c *control.Change) {
 	}
 	for _, g := range r.Gateways {
 		for _, s := range g.Servers {
-			m.say("  gateway  %s/%s port %d: http://%s/\n", g.Namespace, g.Name, s.Port, s.Listen)
+			m.say("  gateway  %s/%s port %d: %s\n", g.Namespace, g.Name, s.Port, s.URL())
 		}
 	}
 }
