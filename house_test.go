@@ -36,7 +36,7 @@ local/prom          <
 examples            <
 cli                 < local control compile config mesh examples
 cmd/outrider        < cli
-cmd/outrider-proxy  < proxy mesh
+cmd/outrider-proxy  < proxy mesh wire/http1
 bench               < compile config control proxy mesh wire local examples
 e2e                 <
 `

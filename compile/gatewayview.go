@@ -521,7 +521,7 @@ func (m *Mesh) cutGateway(p *Placement, namespace, workload string) (*model.Snap
 			s.Workload.Address, _ = splitAddress(listen)
 		}
 		o := g.at(port)[0].origin()
-		l := model.Listener{Name: g.listener(port), Direction: model.Gateway, Address: listen, Port: port, Protocol: built.protocol, TLS: built.tls, Origin: &o}
+		l := model.Listener{Name: g.listener(port), Direction: model.Gateway, Address: listen, Port: port, Protocol: built.protocol, TLS: built.tls, Reason: reasonOf(g.at(port)[0].object.Annotations), Origin: &o}
 		if len(l.TLS) == 0 {
 			l.Table = built.tables[0].Name
 		}

@@ -215,17 +215,43 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 	}
 	in := m.inbound(w, x)
 	if x.Outbound == "" {
-		s.Listeners, s.Tables, s.Clusters = in.listeners, in.tables, in.clusters
+		s.Listeners, s.Tables, s.Clusters = reasoned(in.listeners, w.Annotations), in.tables, in.clusters
 		return s, parts{}, nil
 	}
 	seen := m.view(namespace, w.Labels)
 	v := at.view(seen)
 	s.Listeners = []model.Listener{{Name: outbound, Direction: model.Outbound, Address: x.Outbound, Protocol: model.HTTP, Table: outbound, Detect: m.detection(), Explicit: true}}
 	bound, tables := boundListeners(seen.bound, x, at.claims)
-	s.Listeners = append(append(s.Listeners, bound...), in.listeners...)
+	s.Listeners = reasoned(append(append(s.Listeners, bound...), in.listeners...), w.Annotations)
 	s.Tables = append(append([]model.Table{v.table}, tables...), in.tables...)
 	s.Clusters = append(slices.Clip(v.clusters), in.clusters...)
 	return s, v.parts, nil
+}
+
+// reasonAnnotation on a pod template or a Gateway says whether local answers name their cause.
+const reasonAnnotation = "outrider.dev/reason-header"
+
+// reasoned is the listeners with what the annotations say of local answers.
+func reasoned(listeners []model.Listener, annotations map[string]string) []model.Listener {
+	reason := reasonOf(annotations)
+	if reason == "" {
+		return listeners
+	}
+	listeners = slices.Clone(listeners)
+	for i := range listeners {
+		listeners[i].Reason = reason
+	}
+	return listeners
+}
+
+func reasonOf(annotations map[string]string) string {
+	switch annotations[reasonAnnotation] {
+	case "true":
+		return "on"
+	case "false":
+		return "off"
+	}
+	return ""
 }
 
 // instance returns the instance of that name, the first for "", nil without one.

@@ -111,7 +111,7 @@ func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 	peer := telemetry.AppendPeer(nil, s.Workload.Peer)
 	for i := range s.Listeners {
 		l := &s.Listeners[i]
-		b := &binding{spec: l, table: tables[l.Table], opaque: opaques[l.Table], paths: paths, reasons: l.Direction != model.Gateway, port: 80}
+		b := &binding{spec: l, table: tables[l.Table], opaque: opaques[l.Table], paths: paths, reasons: l.Reason == "on" || l.Reason == "" && l.Direction != model.Gateway, port: 80}
 		switch l.Direction {
 		case model.Inbound:
 			b.inbound = p.metrics.Inbound(telemetry.Edge{Reporter: telemetry.Destination, Service: g.service(l), Security: "none"})

@@ -20,6 +20,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy"
+	"github.com/outrider-mesh/outrider/wire/http1"
 )
 
 // Exit codes, as every verb of Outrider has them.
@@ -34,6 +35,7 @@ const defaultDrain = 5 * time.Second
 
 type options struct {
 	snapshot, admin, ready string
+	limits                 proxy.Limits
 }
 
 func run(ctx context.Context, args []string, out, errs io.Writer) int {
@@ -51,6 +53,14 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	f.StringVar(&o.snapshot, "snapshot", "", "the snapshot `FILE` to run, as 'outrider compile' prints it")
 	f.StringVar(&o.admin, "admin", "127.0.0.1:15020", "`ADDR` of metrics, health and dumps; port 0 takes a free one")
 	f.StringVar(&o.ready, "ready-file", "", "`FILE` to write once everything listens")
+	l, d := &o.limits, http1.DefaultLimits
+	f.IntVar(&l.Head.Head, "max-head-bytes", d.Head, "how many `BYTES` a request's or response's head may have")
+	f.IntVar(&l.Head.Fields, "max-header-fields", d.Fields, "how many header `FIELDS` it may have")
+	f.IntVar(&l.Head.Field, "max-header-bytes", d.Field, "how many `BYTES` one header field may have")
+	f.IntVar(&l.Head.Line, "max-line-bytes", d.Line, "how many `BYTES` a request line may have")
+	f.DurationVar(&l.HeadTimeout, "head-timeout", proxy.DefaultLimits.HeadTimeout, "how long a head may take to arrive")
+	f.DurationVar(&l.Idle, "idle-timeout", proxy.DefaultLimits.Idle, "how long a client's connection may be idle")
+	f.IntVar(&l.Connections, "max-connections", proxy.DefaultLimits.Connections, "how many `CONNECTIONS` of clients one listener takes")
 	if err := f.Parse(args[1:]); err != nil {
 		return exitUsage
 	}
@@ -70,7 +80,7 @@ func serve(ctx context.Context, o options, errs io.Writer) int {
 	defer source.Close()
 	s := source.Latest()
 	metrics := telemetry.New(s.Workload.Peer, telemetry.Options{Version: version(), Process: true, Log: log})
-	p := proxy.New(proxy.Options{Log: log, Metrics: metrics})
+	p := proxy.New(proxy.Options{Log: log, Metrics: metrics, Limits: o.limits})
 	defer p.Close()
 	if err := p.Apply(s); err != nil {
 		return fail(errs, fmt.Errorf("cannot run %s: %w", o.snapshot, err), exitUsage)

@@ -122,6 +122,47 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A limit that a flag sets holds.
+func TestLimits(t *testing.T) {
+	dir := t.TempDir()
+	file, readyFile := filepath.Join(dir, "s.json"), filepath.Join(dir, "ready.json")
+	write(t, file, 200)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan int)
+	var log output
+	go func() {
+		done <- run(ctx, []string{"run", "--snapshot", file, "--admin", "127.0.0.1:0", "--ready-file", readyFile, "--max-header-fields", "3"}, io.Discard, &log)
+	}()
+	var told ready
+	eventually(t, "the ready file", func() bool {
+		b, err := os.ReadFile(readyFile)
+		return err == nil && json.Unmarshal(b, &told) == nil
+	})
+	f := func(fields, want int) {
+		t.Helper()
+		r, err := http.NewRequest(http.MethodGet, "http://"+told.Proxy+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range fields {
+			r.Header.Set(fmt.Sprintf("X-Field-%d", i), "x")
+		}
+		r.Header.Set("User-Agent", "") // none
+		answer, err := (&http.Transport{DisableCompression: true, DisableKeepAlives: true}).RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		if answer.StatusCode != want {
+			t.Errorf("%d fields: status %d, want %d", fields, answer.StatusCode, want)
+		}
+	}
+	f(1, 200) // and Host, and Connection
+	f(2, 431)
+	stop()
+	<-done
+}
+
 func TestUsage(t *testing.T) {
 	f := func(want int, text string, args ...string) {
 		t.Helper()

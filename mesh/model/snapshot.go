@@ -89,6 +89,9 @@ type Listener struct {
 	Detect Duration `json:"detect,omitempty"`
 	// Explicit marks an HTTP proxy: clients send absolute-form targets, CONNECT, or a plain request with a Host.
 	Explicit bool `json:"explicit,omitempty"`
+	// Reason says whether the proxy's own answers name their cause in x-outrider-reason: "on", "off", or "" for the
+	// direction's default, which is off at gateways only.
+	Reason string `json:"reason,omitempty"`
 	// Origin is the object that asked for the listener, where one did.
 	Origin *Origin `json:"origin,omitempty"`
 }
