@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,9 @@ type chaos struct {
 	live atomic.Int64
 	// over says that the proxy may have ended.
 	over atomic.Bool
+	// client and server are how they speak TLS, nil for plain text.
+	client, server *tls.Config
+	gateway        *model.Snapshot // has the proxy's own TLS settings, to both sides
 }
 
 func (x *chaos) text(id string, n int) string {
@@ -49,6 +53,10 @@ func (x *chaos) application(c net.Conn, r *bufio.Reader) {
 	x.live.Add(1)
 	defer x.live.Add(-1)
 	t := c.(*net.TCPConn)
+	if x.server != nil {
+		c = tls.Server(c, x.server)
+		r = bufio.NewReader(c)
+	}
 	for {
 		head, err := readHead(r)
 		if err != nil {
@@ -65,7 +73,7 @@ func (x *chaos) application(c net.Conn, r *bufio.Reader) {
 		if !early && !x.body(id, head, r) {
 			return
 		}
-		if !x.answer(id, t) || early {
+		if !x.answer(id, c, t) || early {
 			if rand.IntN(2) == 0 {
 				_ = t.SetLinger(0)
 			}
@@ -90,8 +98,8 @@ func (x *chaos) body(id, head string, r *bufio.Reader) bool {
 	return err == nil
 }
 
-// answer sends one answer, and says whether the connection goes on.
-func (x *chaos) answer(id string, c *net.TCPConn) bool {
+// answer sends one answer to c, which t carries, and says whether the connection goes on.
+func (x *chaos) answer(id string, c net.Conn, t *net.TCPConn) bool {
 	body := x.text(id, []int{0, 10, 1000, 31 << 10, 32 << 10, 100 << 10}[rand.IntN(6)])
 	field := "X-Id: " + id + "\r\n"
 	for range []int{0, 0, 1, 30}[rand.IntN(4)] {
@@ -114,7 +122,7 @@ func (x *chaos) answer(id string, c *net.TCPConn) bool {
 	case 0: // nothing
 		return false
 	case 1:
-		_ = c.SetLinger(0)
+		_ = t.SetLinger(0)
 		return false
 	case 2: // cut short
 		say(length, body[:rand.IntN(len(body))])
@@ -124,7 +132,7 @@ func (x *chaos) answer(id string, c *net.TCPConn) bool {
 		return false
 	case 4:
 		say(length, body[:rand.IntN(len(body))])
-		_ = c.SetLinger(0)
+		_ = t.SetLinger(0)
 		return false
 	case 5: // slow
 		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
@@ -175,23 +183,30 @@ func (x *chaos) request() (id, method, head, body string) {
 	return id, method, fmt.Sprintf("%s /%s HTTP/1.1\r\nHost: app\r\n%s\r\n", method, id, field), body
 }
 
-// client sends requests over one connection after the other until n are sent.
-func (x *chaos) client(address string, n int) {
+// run sends requests over one connection after the other until n are sent.
+func (x *chaos) run(address string, n int) {
 	for i := 0; i < n; {
-		nc, err := net.Dial("tcp", address)
+		t, err := net.Dial("tcp", address)
+		nc := t
+		if err == nil {
+			_ = t.SetDeadline(time.Now().Add(20 * time.Second))
+			if x.client != nil {
+				s := tls.Client(t, x.client)
+				nc, err = s, s.Handshake()
+			}
+		}
 		if err != nil {
 			if !x.over.Load() {
 				x.t.Errorf("cannot connect: %v", err)
 			}
 			return
 		}
-		_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
 		c := &client{t: x.t, Conn: nc, r: bufio.NewReader(nc)}
 		for more := true; more && i < n; i++ {
 			more = x.exchange(c)
 		}
 		if rand.IntN(2) == 0 {
-			_ = nc.(*net.TCPConn).SetLinger(0)
+			_ = t.(*net.TCPConn).SetLinger(0)
 		}
 		_ = nc.Close()
 	}
@@ -235,11 +250,10 @@ func (x *chaos) exchange(c *client) bool {
 			x.t.Errorf("%s: neither an answer nor an end; so far %.200q", id, a.head)
 			return false
 		}
-		reason := a.field("x-outrider-reason")
 		if a.status >= 200 {
 			x.answered.Add(1)
 		}
-		if a.status != 0 && reason == "" {
+		if a.status != 0 && a.status < 300 { // applications have no other, the proxy has nothing else
 			if got := a.field("x-id"); got != id {
 				x.t.Errorf("%s got the answer of %s", id, got)
 			}
@@ -262,6 +276,10 @@ func (x *chaos) snapshot(all []*origin) *model.Snapshot {
 		addresses = append(addresses, all[i].address())
 	}
 	return snapshotOf(func(s *model.Snapshot, r *model.Rule) {
+		if x.client != nil {
+			g := x.gateway
+			s.Listeners[0], s.Clusters[0].TLS, s.Tables[0].Hosts[0].Port = g.Listeners[0], g.Clusters[0].TLS, 0
+		}
 		s.Clusters[0].LoadBalancer.Policy = []model.Policy{model.RoundRobin, model.LeastRequest, model.Random}[rand.IntN(3)]
 		for i := range s.Clusters[0].Endpoints {
 			s.Clusters[0].Endpoints[i].Weight = uint32(1 + rand.IntN(3))
@@ -277,20 +295,38 @@ func (x *chaos) snapshot(all []*origin) *model.Snapshot {
 
 // Whatever applications, clients and configuration do, nobody gets what belongs to another exchange, everybody gets an answer
 // or an end, each request counts once, and nothing is left behind.
-func TestChaos(t *testing.T) {
-	x := &chaos{t: t}
+func TestChaos(t *testing.T) { (&chaos{t: t}).test("outbound", 16, 150) }
+
+// The same through TLS on either side.
+func TestChaosTLS(t *testing.T) {
+	a := newAuthority(t)
+	g := tlsGateway(a, "127.0.0.1:1")
+	g.Listeners[0].TLS = g.Listeners[0].TLS[:1]
+	g.Listeners[0].TLS[0].Names = []string{"app"}
+	g.Listeners[0].TLS[0].Certificates[0].Material = a.issue("app")
+	g.Clusters[0].TLS = &model.ClientTLS{Mode: model.SimpleTLS, Trust: &model.Certificate{Name: "default/roots", Material: &model.Material{CA: a.pem}}}
+	x := &chaos{
+		t:       t,
+		client:  &tls.Config{ServerName: "app", RootCAs: a.pool()},
+		server:  &tls.Config{Certificates: []tls.Certificate{a.pair(service)}},
+		gateway: g,
+	}
+	x.test("gateway", 8, 80)
+}
+
+func (x *chaos) test(listener string, clients, each int) {
+	t := x.t
 	var all []*origin
 	for range 3 {
 		all = append(all, newOrigin(t, x.application))
 	}
 	p := start(t, x.snapshot(all), Limits{})
-	clients, each := 16, 150
 	if testing.Short() {
-		each = 30
+		each /= 5
 	}
 	var running sync.WaitGroup
 	for range clients {
-		running.Go(func() { x.client(p.Address("outbound"), each) })
+		running.Go(func() { x.run(p.Address(listener), each) })
 	}
 	stop := make(chan struct{})
 	var changing sync.WaitGroup
@@ -343,7 +379,7 @@ func TestChaosDrain(t *testing.T) {
 		p := start(t, x.snapshot([]*origin{o, hang}), Limits{})
 		var running sync.WaitGroup
 		for range 8 {
-			running.Go(func() { x.client(p.Address("outbound"), 1000) })
+			running.Go(func() { x.run(p.Address("outbound"), 1000) })
 		}
 		time.Sleep(time.Duration(rand.IntN(40)) * time.Millisecond) // any moment is as good as another
 		x.over.Store(true)

@@ -110,9 +110,9 @@ func (c *conn) interrupt() {
 
 // cut ends the connection now, whatever it does.
 func (c *conn) cut() {
-	_ = c.link.Close()
+	c.link.Cut()
 	if up := c.upstream.Load(); up != nil {
-		_ = up.Close()
+		up.Cut()
 	}
 }
 

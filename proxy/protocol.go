@@ -185,5 +185,8 @@ func (c *conn) secure(b *binding) bool {
 		c.pass([]byte(state.ServerName))
 		return false
 	}
+	if c.guard.rest(now() + int64(c.proxy.limits.HeadTimeout)) { // idle, until the first request
+		c.link.Resume()
+	}
 	return true
 }

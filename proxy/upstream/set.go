@@ -34,7 +34,12 @@ type Set struct {
 	sweeps  int
 }
 
-type key struct{ cluster, address string }
+// key names an endpoint's state. How it is spoken to is part of it: a connection that was made in the clear, or to whom another
+// configuration trusted, must never be used under a new one.
+type key struct {
+	cluster, address string
+	tls              *certificate.Client
+}
 
 // NewSet returns an empty set that counts in m.
 func NewSet(m *telemetry.Metrics, log *slog.Logger) *Set {
@@ -73,57 +78,61 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 	if c.ConnectTimeout <= 0 {
 		c.ConnectTimeout = DefaultConnectTimeout
 	}
-	if spec.Kind != model.Application {
-		c.Unserved = s.metrics.HTTP(edge(spec, model.Peer{}))
-		if tunnelled(spec) {
-			c.UnservedTCP = s.metrics.TCP(edge(spec, model.Peer{}))
+	old := s.current[spec.Name]
+	if old == nil {
+		old = &Cluster{}
+	}
+	var err error
+	if spec.TLS != nil {
+		if c.TLS, err = certificate.NewClient(spec.TLS, old.TLS, s.log); err != nil {
+			return nil, err
 		}
 	}
 	hosts := make([]*balance.Host, len(spec.Endpoints))
 	for i := range spec.Endpoints {
 		e := &spec.Endpoints[i]
-		k := key{spec.Name, e.Address}
+		k := key{spec.Name, e.Address, c.TLS}
 		ep := s.state[k]
 		if ep == nil {
 			ep = &Endpoint{address: e.Address}
 		}
 		ch.state[k] = ep
 		hosts[i] = ep.weighed(e)
-		c.Members[i] = Member{
-			Endpoint: ep, Host: hosts[i], Spec: e,
-		}
-		if spec.Kind != model.Application {
-			c.Members[i].Counter = s.metrics.Upstream(spec.Service, spec.Port, spec.Subset, e.Address)
-			c.Members[i].Edge = s.metrics.HTTP(edge(spec, e.Peer))
-			if tunnelled(spec) {
-				c.Members[i].TCP = s.metrics.TCP(edge(spec, e.Peer))
-			}
-		}
+		c.Members[i] = Member{Endpoint: ep, Host: hosts[i], Spec: e}
 	}
-	var previous balance.Balancer
-	var trusted *certificate.Client
-	if old := s.current[spec.Name]; old != nil {
-		previous, trusted = old.Balancer, old.TLS
-	}
-	var err error
-	if spec.TLS != nil {
-		if c.TLS, err = certificate.NewClient(spec.TLS, trusted, s.log); err != nil {
-			return nil, err
-		}
-	}
-	if c.Balancer, err = balance.New(spec.LoadBalancer, hosts, previous); err != nil {
+	if c.Balancer, err = balance.New(spec.LoadBalancer, hosts, old.Balancer); err != nil {
 		return nil, err
 	}
 	if spec.LoadBalancer.Hash != nil {
 		c.Hasher = balance.NewHasher(spec.LoadBalancer.Hash)
 	}
 	if spec.Kind == model.Passthrough {
-		if c.dialled = s.dialled[spec.Name]; c.dialled == nil {
+		if c.dialled = s.dialled[spec.Name]; c.dialled == nil || old.TLS != c.TLS {
 			c.dialled = &dialled{endpoints: map[string]*Endpoint{}}
 		}
 		ch.dialled[spec.Name] = c.dialled
 	}
+	if spec.Kind != model.Application {
+		c.count(s.metrics)
+	}
 	return c, nil
+}
+
+// count takes the metric handles of c and its members; release gives them back.
+func (c *Cluster) count(m *telemetry.Metrics) {
+	spec, opaque := c.Spec, tunnelled(c.Spec)
+	c.Unserved = m.HTTP(edge(spec, model.Peer{}))
+	if opaque {
+		c.UnservedTCP = m.TCP(edge(spec, model.Peer{}))
+	}
+	for i := range c.Members {
+		t := &c.Members[i]
+		t.Counter = m.Upstream(spec.Service, spec.Port, spec.Subset, t.Spec.Address)
+		t.Edge = m.HTTP(edge(spec, t.Spec.Peer))
+		if opaque {
+			t.TCP = m.TCP(edge(spec, t.Spec.Peer))
+		}
+	}
 }
 
 // tunnelled says whether connections may be passed on to the cluster unread.
@@ -192,7 +201,7 @@ func (ch *Change) Commit() {
 		}
 	}
 	for name, d := range s.dialled {
-		if ch.dialled[name] == nil {
+		if ch.dialled[name] != d {
 			d.retire()
 		}
 	}

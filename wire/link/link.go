@@ -1,7 +1,7 @@
 // Package link reads and writes one connection for the codecs: no buffer is held while nothing is there to read.
 //
 // A sidecar has many idle connections and few busy ones, so a Link takes its read buffer from a pool only when the
-// kernel has bytes for it. One goroutine reads a Link and one writes it (the same or another); Interrupt and Close may
+// kernel has bytes for it. One goroutine reads a Link and one writes it (the same or another); Interrupt, Cut and Ended may
 // come from anywhere.
 package link
 
@@ -138,14 +138,18 @@ func (l *Link) Write(p []byte) (n int, err error) { return l.conn.Write(p) }
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-// Interrupt ends every wait on the link, now and until Resume, with os.ErrDeadlineExceeded.
-func (l *Link) Interrupt() { _ = l.conn.SetDeadline(past) }
+// Interrupt ends every wait on the link, now and until Resume, with os.ErrDeadlineExceeded. It may come while Secure runs, and
+// so does not look at what Secure changes.
+func (l *Link) Interrupt() { _ = l.tcp.SetDeadline(past) }
 
 // InterruptRead is Interrupt for reading only.
-func (l *Link) InterruptRead() { _ = l.conn.SetReadDeadline(past) }
+func (l *Link) InterruptRead() { _ = l.tcp.SetReadDeadline(past) }
 
 // Resume undoes Interrupt.
-func (l *Link) Resume() { _ = l.conn.SetDeadline(time.Time{}) }
+func (l *Link) Resume() { _ = l.tcp.SetDeadline(time.Time{}) }
+
+// Cut ends the connection at once and without a word; like Interrupt, it may come from anywhere.
+func (l *Link) Cut() { _ = l.tcp.Close() }
 
 // Close ends the connection in order.
 func (l *Link) Close() error { return l.conn.Close() }

@@ -204,3 +204,25 @@ func TestReceiveAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations per wait", n)
 	}
 }
+
+// The sweeper may interrupt a connection in the very moment that its handshake ends.
+func TestInterruptBesideSecure(t *testing.T) {
+	l, peer := pair(t)
+	done := make(chan struct{})
+	go func() { // ends when the link is cut
+		defer close(done)
+		for range 100 {
+			l.Interrupt()
+			l.InterruptRead()
+		}
+		l.Cut()
+	}()
+	l.Secure(&net.TCPConn{})
+	<-done
+	if !l.Secured() {
+		t.Error("not secured")
+	}
+	if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -90,7 +90,23 @@ func (l *Link) Fresh() bool {
 // Ended says whether the peer has ended its side with nothing left to read, without waiting or reading.
 func (l *Link) Ended() bool {
 	n, err := l.peek()
+	if n > 0 && l.Secured() {
+		return l.farewell()
+	}
 	return n == 0 && err == nil || err != nil && !errors.Is(err, syscall.EAGAIN)
+}
+
+// maxAlert is the length of an encrypted TLS alert at most (TLS 1.2's with an explicit nonce); no request is so short.
+const maxAlert = 31
+
+// farewell says whether a secured peer has ended its side with nothing left to read but the alert that says so.
+func (l *Link) farewell() (yes bool) {
+	_ = l.raw.Control(func(fd uintptr) {
+		var b [maxAlert + 1]byte
+		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		yes = err == nil && n <= maxAlert && halfClosed(int(fd))
+	})
+	return yes
 }
 
 // Pending says whether bytes are there to read.
