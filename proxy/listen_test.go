@@ -333,3 +333,21 @@ func TestChangesKeepPlaces(t *testing.T) {
 		}
 	}
 }
+
+// A configuration that names an endpoint twice, or in two clusters of one service, does not cost the scrape of everything else.
+func TestEndpointNamedTwice(t *testing.T) {
+	o := newOrigin(t, nil)
+	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) {
+		again := s.Clusters[0]
+		again.Name = "again"
+		s.Clusters = append(s.Clusters, again)
+	}, o.address(), o.address()), Limits{})
+	c := dial(t, p, "outbound")
+	for range 4 {
+		c.send(get("/"))
+		if a := c.read("GET"); a.status != 200 {
+			t.Errorf("got %+v", a)
+		}
+	}
+	counts(t, p, map[string]float64{"200|-": 4}) // fails where gathering does
+}
