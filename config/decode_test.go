@@ -237,7 +237,11 @@ func TestLargeFile(t *testing.T) {
 	if len(f.Objects) != count || len(f.Findings) != 0 {
 		t.Errorf("got %d of %d objects, %v", len(f.Objects), count, f.Findings)
 	}
-	if per := (after.TotalAlloc - before.TotalAlloc) / uint64(b.Len()); per > 200 { // about 110, and 140 under the race detector
+	bound := uint64(120)
+	if raceEnabled {
+		bound = 160 // it allocates for itself
+	}
+	if per := (after.TotalAlloc - before.TotalAlloc) / uint64(b.Len()); per > bound {
 		t.Errorf("%d bytes allocated for each byte of text", per)
 	}
 }
