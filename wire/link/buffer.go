@@ -80,6 +80,14 @@ func (b *Buffer) room() []byte {
 		b.start = Headroom
 		return b.data[b.end:]
 	}
+	if len(b.data) == smallSize { // trade memory with a full-sized one, whose memory goes back to the small ones
+		big := GetBuffer()
+		b.end = Headroom + copy(big.data[Headroom:], b.data[b.start:b.end])
+		b.start = Headroom
+		b.data, big.data = big.data, b.data
+		PutBuffer(big)
+		return b.data[b.end:]
+	}
 	grown := make([]byte, 2*len(b.data))
 	b.end = Headroom + copy(grown[Headroom:], b.data[b.start:b.end])
 	b.start, b.data = Headroom, grown

@@ -2,7 +2,7 @@
 //
 // A sidecar has many idle connections and few busy ones, so a Link takes its read buffer from a pool only when the
 // kernel has bytes for it. One goroutine reads a Link and one writes it (the same or another); Interrupt, Cut and Ended may
-// come from anywhere.
+// come from anywhere. A writer that must not wait uses TryWrite.
 package link
 
 import (
@@ -27,6 +27,12 @@ type Link struct {
 	asked        bool
 	got          *Buffer
 	err          error
+	// dispatch is tryPush bound once; the rest is what one such write takes and gives.
+	dispatch func(fd uintptr)
+	pushing  []byte
+	pushed   int
+	pushErr  error
+	carrier  carrier // what TLS runs over; unused in a plain link
 }
 
 // Init makes l the link over c.
@@ -40,7 +46,7 @@ func (l *Link) Init(c net.Conn) error {
 	if err != nil {
 		return err
 	}
-	l.raw, l.receive, l.ask = raw, l.tryReceive, l.tryAsk
+	l.raw, l.receive, l.ask, l.dispatch = raw, l.tryReceive, l.tryAsk, l.tryPush
 	return nil
 }
 
@@ -50,30 +56,12 @@ func (l *Link) Secure(t net.Conn) { l.conn = t }
 // Secured says whether Secure was called.
 func (l *Link) Secured() bool { return l.conn != l.tcp }
 
-// Replay returns l's connection as one that gives what is in first, which may be nil, before all else. It takes first over.
+// Replay returns l's connection for TLS to run over, once: one that gives what is in first, which may be nil, before all
+// else. It takes first over. Writing to it waits until TryWrite is called for the first time, and never does after that.
 func (l *Link) Replay(first *Buffer) net.Conn {
-	if first == nil {
-		return l.conn
-	}
-	return &replay{Conn: l.conn, first: first}
-}
-
-type replay struct {
-	net.Conn
-	first *Buffer
-}
-
-func (r *replay) Read(p []byte) (int, error) {
-	if r.first == nil {
-		return r.Conn.Read(p)
-	}
-	n := copy(p, r.first.Bytes())
-	r.first.Skip(n)
-	if r.first.Len() == 0 {
-		PutBuffer(r.first)
-		r.first = nil
-	}
-	return n, nil
+	c := &l.carrier
+	c.Conn, c.l, c.first = l.tcp, l, first
+	return c
 }
 
 // Conn returns the connection that is read and written.
@@ -133,7 +121,21 @@ func (l *Link) More(b *Buffer) error {
 }
 
 // Write writes all of p, or fails behind the first n bytes.
-func (l *Link) Write(p []byte) (n int, err error) { return l.conn.Write(p) }
+func (l *Link) Write(p []byte) (n int, err error) {
+	if !l.Secured() || !l.carrier.spills() {
+		return l.conn.Write(p)
+	}
+	for {
+		k, err := l.TryWrite(p[n:])
+		n += k
+		if err != nil {
+			return n, err
+		}
+		if err = l.Drain(); err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}
 
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
@@ -145,13 +147,16 @@ func (l *Link) Interrupt() { _ = l.tcp.SetDeadline(past) }
 // InterruptRead is Interrupt for reading only.
 func (l *Link) InterruptRead() { _ = l.tcp.SetReadDeadline(past) }
 
+// LimitWrite ends every wait for writing that lasts longer than d from now on, as Interrupt does; Resume undoes it.
+func (l *Link) LimitWrite(d time.Duration) { _ = l.tcp.SetWriteDeadline(time.Now().Add(d)) }
+
 // Resume undoes Interrupt.
 func (l *Link) Resume() { _ = l.tcp.SetDeadline(time.Time{}) }
 
 // Cut ends the connection at once and without a word; like Interrupt, it may come from anywhere.
 func (l *Link) Cut() { _ = l.tcp.Close() }
 
-// Close ends the connection in order.
+// Close ends the connection in order. What is Spilled is lost: Drain first.
 func (l *Link) Close() error { return l.conn.Close() }
 
 // Reset ends the connection so that the peer sees an error and not an end: what was sent must not be taken for complete.

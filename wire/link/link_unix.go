@@ -5,6 +5,7 @@ package link
 import (
 	"errors"
 	"io"
+	"os"
 	"syscall"
 )
 
@@ -75,6 +76,36 @@ func (l *Link) tryAsk(fd uintptr) bool {
 		}
 	}
 	return false
+}
+
+// push writes what the socket takes of p without waiting.
+func (l *Link) push(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	l.pushing, l.pushed, l.pushErr = p, 0, nil
+	err = l.raw.Control(l.dispatch)
+	l.pushing = nil
+	if err == nil {
+		err = l.pushErr
+	}
+	return l.pushed, err
+}
+
+// tryPush writes once; a write that took less than all has filled the socket.
+func (l *Link) tryPush(fd uintptr) {
+	for {
+		n, err := syscall.Write(int(fd), l.pushing)
+		switch {
+		case n > 0:
+			l.pushed = n
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case !errors.Is(err, syscall.EAGAIN):
+			l.pushErr = os.NewSyscallError("write", err)
+		}
+		return
+	}
 }
 
 // Fresh says whether a kept connection can take a request: its peer has neither closed it nor sent bytes that nobody
