@@ -239,9 +239,10 @@ const defaultConnect = 10 * time.Second
 // cluster is a model.Cluster before its endpoints are known.
 type cluster struct {
 	model.Cluster
-	port    *port
-	labels  map[string]string
-	refused string // why nothing may be sent there; "" otherwise
+	port       *port
+	labels     map[string]string
+	refused    string // why nothing may be sent there; "" otherwise
+	undeclared bool   // Protocol is Auto for want of a declaration, not because a DestinationRule wants the client's own
 }
 
 type clusterKey struct {
@@ -307,27 +308,54 @@ func (m *Mesh) newCluster(p *port, name string, d *destinationRule, secrets stri
 	} else if t := m.config.GetConnectTimeout(); t != nil && t.AsDuration() != defaultConnect {
 		c.ConnectTimeout = duration(t)
 	}
-	c.Protocol, c.MaxStreams = m.httpPool(p, effective.pool.GetHttp())
+	protocol := p.protocol
+	if protocol == model.HTTPS && (originates(effective.tls) || effective.tls == nil && p.backendTLS != nil) {
+		protocol = model.HTTP // what is inside the TLS that the proxy itself begins
+	}
+	upgraded := m.config.GetH2UpgradePolicy() == meshv1alpha1.MeshConfig_UPGRADE && p.protocol == model.HTTP
+	c.Protocol, c.MaxStreams = httpPool(protocol, effective.pool.GetHttp(), upgraded)
+	c.undeclared = c.Protocol == model.Auto && !effective.pool.GetHttp().GetUseClientProtocol()
 	m.secureCluster(c, d, effective.tls, secrets)
 	return c
 }
 
-// httpPool says what p's endpoints are spoken to with, and with how many streams a connection.
-func (m *Mesh) httpPool(p *port, pool *networking.ConnectionPoolSettings_HTTPSettings) (model.Protocol, uint32) {
-	if opaque(p.protocol) {
-		return spoken(p.protocol), 0
+// unfit says why requests cannot be sent to c; nil where they can. A gateway sends them to ports declared TCP too.
+func (c *cluster) unfit(gateway bool) *refusal {
+	p := c.port
+	switch {
+	case c.refused != "" || !opaque(c.Protocol):
+		return nil
+	case secure(p.protocol):
+		return &refusal{
+			unfit, "port", fmt.Sprintf("port %s of %s speaks TLS, and nothing says that the mesh is to begin it: requests cannot be sent there", p.text(), p.service.Host),
+			"add tls: {mode: SIMPLE} to a DestinationRule for the port, or a BackendTLSPolicy; or correct the port's protocol",
+		}
+	case gateway:
+		return nil
+	}
+	return &refusal{
+		unfit, "port", fmt.Sprintf("port %s of %s is declared to carry bytes: requests cannot be sent there", p.text(), p.service.Host),
+		"name the port after its protocol: http, http2 or grpc",
+	}
+}
+
+// httpPool says what endpoints of a port of that protocol are spoken to with, and with how many streams a connection; upgraded
+// says that the mesh wants HTTP/2 there, unless pool says otherwise.
+func httpPool(declared model.Protocol, pool *networking.ConnectionPoolSettings_HTTPSettings, upgraded bool) (model.Protocol, uint32) {
+	if opaque(declared) {
+		return spoken(declared), 0
 	}
 	streams := uint32(max(pool.GetMaxConcurrentStreams(), 0))
 	upgrade := pool.GetH2UpgradePolicy()
 	switch {
 	case pool.GetUseClientProtocol():
 		return model.Auto, streams
-	case upgrade == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE && p.protocol != model.GRPC:
+	case upgrade == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE && declared != model.GRPC:
 		return model.HTTP2, streams
-	case upgrade == networking.ConnectionPoolSettings_HTTPSettings_DEFAULT && p.protocol == model.HTTP && m.config.GetH2UpgradePolicy() == meshv1alpha1.MeshConfig_UPGRADE:
+	case upgrade == networking.ConnectionPoolSettings_HTTPSettings_DEFAULT && upgraded:
 		return model.HTTP2, streams
 	}
-	return p.protocol, streams
+	return declared, streams
 }
 
 // secureCluster gives c the TLS that its DestinationRule asks for, else its port's BackendTLSPolicy.

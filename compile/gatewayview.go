@@ -44,9 +44,49 @@ func (m *Mesh) gatewayView(g *gateway) *gatewayView {
 	for _, port := range g.Ports {
 		v.ports = append(v.ports, m.gatewayPort(g, s, port))
 	}
-	v.clusters = s.used()
+	v.clusters = v.settled(s.used())
 	m.gateViews[g] = v
 	return v
+}
+
+// settled is the clusters with what a gateway speaks to ports that do not say: HTTP/1.1 to undeclared ones, as its clients agree
+// on HTTP/2 with the gateway whatever the application knows (Istio does the same; useClientProtocol asks for the other), and to
+// those declared TCP, if requests alone are routed there. What a GRPCRoute leads to knows HTTP/2.
+func (v *gatewayView) settled(clusters []*cluster) []*cluster {
+	requests, others := map[string]bool{}, map[string]bool{}
+	see := func(t *model.Table, inside model.Protocol) {
+		for i := range t.Hosts {
+			for j := range t.Hosts[i].Rules {
+				r := &t.Hosts[i].Rules[j]
+				to := requests
+				if inside != model.HTTP || r.Origin.Kind == grpcRoute {
+					to = others
+				}
+				if r.Route != nil {
+					for _, d := range r.Route.Destinations {
+						to[d.Cluster] = true
+					}
+				}
+			}
+		}
+	}
+	for _, p := range v.ports {
+		for i := range p.tables {
+			if len(p.tls) > 0 {
+				see(&p.tables[i], p.tls[i].Protocol)
+			} else {
+				see(&p.tables[i], p.protocol)
+			}
+		}
+	}
+	for i, c := range clusters {
+		if (c.undeclared || c.Protocol == model.TCP) && requests[c.Name] && !others[c.Name] {
+			own := *c
+			own.Protocol = model.HTTP
+			clusters[i] = &own
+		}
+	}
+	return clusters
 }
 
 // gatewayPort builds what a port serves. Plain servers share a table. A server with TLS has one of its own: its clients have said

@@ -366,8 +366,13 @@ func (h *apiRoute) destination(s *scope, b *backendRef, guarded bool, r *report)
 			f = &refusal{badBackend, "name", fmt.Sprintf("backendRef %s/%s is no Service", b.namespace, b.name), "check the name and namespace, or add the Service"}
 		} else if p := svc.port(b.port); p == nil {
 			f = &refusal{badBackend, "port", fmt.Sprintf("backendRef %s/%s has no port %d; its ports: %s", b.namespace, b.name, b.port, portList(svc)), "name one of its ports"}
-		} else if c, f = s.cluster(p, ""); f != nil {
-			reachable = true
+		} else if f = h.unfit(s, p); f == nil {
+			if c, f = s.cluster(p, ""); f != nil {
+				reachable = true
+			} else if h.object.Kind == grpcRoute && c.Protocol == model.HTTP && b.weight > 0 {
+				r.warn(h.object, unfit, b.field+".port", "name the port grpc or http2, or write appProtocol: kubernetes.io/h2c",
+					"port %s of %s is spoken to with HTTP/1.1, which carries no gRPC", p.text(), p.service.Host)
+			}
 		}
 	}
 	if f != nil && (b.weight > 0 || f.id == badFilter) {
@@ -383,6 +388,14 @@ func (h *apiRoute) destination(s *scope, b *backendRef, guarded bool, r *report)
 	}
 	d.Request, d.Response = b.request, b.response
 	return d
+}
+
+// unfit says why requests that h routes to p cannot be sent there; nil where they can, or where h is for connections.
+func (h *apiRoute) unfit(s *scope, p *port) *refusal {
+	if !h.requests() {
+		return nil
+	}
+	return s.mesh.cluster(p, "", s.rule(p.service), s).unfit(s.gateway != "" && h.object.Kind != grpcRoute)
 }
 
 // routesOf returns the HTTPRoutes that a client in namespace meets at port p, or its GRPCRoutes, which come before them.

@@ -50,6 +50,7 @@ var (
 	sidecarOverlap = ID{"OR2039", "IST0110", "two Sidecars select the same workload; the first holds"}
 	emptyListener  = ID{"OR2041", "", "a Sidecar's listener leads nowhere, or to one of several services"}
 	passedUnread   = ID{"OR2042", "", "HTTP/2 is passed on unread: requests are not routed, balanced or counted one by one"}
+	unfit          = ID{"OR2043", "", "requests are routed to a port that cannot take them: bytes or TLS as declared, or HTTP/1.1 where a route carries gRPC"}
 	wrongPort      = ID{"OR2040", "", "a route's kind does not fit the port's protocol; it has no effect there"}
 )
 
@@ -60,6 +61,6 @@ func IDs() []ID {
 		notAtGateway, unknownRule, emptySubset, tlsRefused, subsetTwice, badPattern, twoShapers, splitConflict, leafMissing,
 		leafPort, unknownParent, notAttached, badBackend, notGranted, badFilter, workloadTwice, serviceTwice, badMeshConfig,
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
-		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, passedUnread,
+		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, passedUnread, unfit,
 	}
 }

@@ -195,7 +195,7 @@ func (s *scope) splitInfo(rule model.Rule) (SplitInfo, bool) {
 func (m *Mesh) checkVirtuals(r *report) {
 	for _, v := range m.virtuals {
 		s := m.scope(v.object.Namespace, nil)
-		for _, destinations := range v.destinations() {
+		for i, destinations := range v.destinations() {
 			for _, d := range destinations {
 				svc := s.service(d.host)
 				if svc != nil && d.port == 0 && len(svc.ports) > 1 {
@@ -203,7 +203,11 @@ func (m *Mesh) checkVirtuals(r *report) {
 						"destination %s has %d ports (%s); without a port, the one that the request came for is taken", d.host, len(svc.ports), portList(svc))
 					continue
 				}
-				if _, f := s.target(d.host, d.subset, d.port, d.port); f != nil {
+				c, f := s.target(d.host, d.subset, d.port, d.port)
+				if f == nil && i < len(v.rules) && (d.weight > 0 || len(destinations) == 1) {
+					f = c.unfit(!slices.Contains(v.gateways, inMesh))
+				}
+				if f != nil {
 					f.report(r, v.object, d.field)
 				}
 			}
