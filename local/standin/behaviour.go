@@ -3,14 +3,18 @@ package standin
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc/codes"
 )
 
 // Behaviour is how a stand-in misbehaves. The zero Behaviour is none of it.
 type Behaviour struct {
-	// Status is answered instead of 200; 0 leaves 200. Else 200 to 599.
+	// Status is answered instead of success; 0 leaves success. It is an HTTP status, 200 to 599, or a gRPC status, 1 to
+	// 16; where a request speaks the other protocol, it gets what the status stands for there.
 	Status int
 	// Ratio is the share of requests that misbehave, above 0 and at most 1; 0 stands for 1.
 	Ratio float64
@@ -38,8 +42,8 @@ func (b *Behaviour) Set(name, value string) error {
 	switch name {
 	case "status":
 		n, err := strconv.Atoi(value)
-		if err != nil || n < 200 || n > 599 {
-			return fmt.Errorf("cannot read status=%s: it is a number from 200 to 599", value)
+		if err != nil || n < 1 || n > 16 && n < 200 || n > 599 {
+			return fmt.Errorf("cannot read status=%s: it is an HTTP status from 200 to 599, or a gRPC status from 1 to 16", value)
 		}
 		b.Status = n
 	case "ratio":
@@ -81,4 +85,73 @@ func (b Behaviour) strikes() bool {
 		return false
 	}
 	return b.Ratio == 0 || b.Ratio >= 1 || rand.Float64() < b.Ratio
+}
+
+// names are the gRPC statuses as the protocol writes them, by number.
+var names = [...]string{
+	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+	"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+	"INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+}
+
+// codeName is a gRPC status as the protocol writes it.
+func codeName(c codes.Code) string {
+	if int(c) < len(names) {
+		return names[c]
+	}
+	return strconv.Itoa(int(c))
+}
+
+// http is the status of HTTP that b answers with. A gRPC status becomes the one that google.rpc.Code names for it.
+func (b Behaviour) http() int {
+	switch codes.Code(b.Status) {
+	case codes.OK:
+		return http.StatusOK
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange:
+		return http.StatusBadRequest
+	case codes.Unauthenticated:
+		return http.StatusUnauthorized
+	case codes.PermissionDenied:
+		return http.StatusForbidden
+	case codes.NotFound:
+		return http.StatusNotFound
+	case codes.AlreadyExists, codes.Aborted:
+		return http.StatusConflict
+	case codes.ResourceExhausted:
+		return http.StatusTooManyRequests
+	case codes.Canceled:
+		return 499 // client closed request; net/http has no name for it
+	case codes.Unknown, codes.Internal, codes.DataLoss:
+		return http.StatusInternalServerError
+	case codes.Unimplemented:
+		return http.StatusNotImplemented
+	case codes.Unavailable:
+		return http.StatusServiceUnavailable
+	case codes.DeadlineExceeded:
+		return http.StatusGatewayTimeout
+	}
+	return b.Status
+}
+
+// grpc is the status of gRPC that b answers with. An HTTP status becomes the one that a gRPC client makes of an answer
+// with that status and no grpc-status (gRPC's http-grpc-status-mapping); 200 is OK.
+func (b Behaviour) grpc() codes.Code {
+	switch b.Status {
+	case http.StatusOK:
+		return codes.OK
+	case http.StatusBadRequest:
+		return codes.Internal
+	case http.StatusUnauthorized:
+		return codes.Unauthenticated
+	case http.StatusForbidden:
+		return codes.PermissionDenied
+	case http.StatusNotFound:
+		return codes.Unimplemented
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return codes.Unavailable
+	}
+	if b.Status < 200 {
+		return codes.Code(b.Status)
+	}
+	return codes.Unknown
 }

@@ -1,8 +1,7 @@
 package standin
 
 import (
-	"encoding/json"
-	"fmt"
+	"context"
 	"io"
 	"net/http"
 	"slices"
@@ -11,6 +10,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"google.golang.org/grpc"
 )
 
 // askHeader carries the behaviour that one request asks for.
@@ -23,11 +24,45 @@ var propagated = []string{
 	"X-B3-Traceid", "X-B3-Spanid", "X-B3-Parentspanid", "X-B3-Sampled", "X-B3-Flags",
 }
 
-// handler answers the HTTP requests of one port.
+// handler answers the requests of one port: HTTP, gRPC, WebSockets.
 type handler struct {
-	app *App
+	app  *App
+	port int
 	// opening is the part of the answer that is the same for every request.
 	opening []byte
+
+	making  sync.Once
+	grpc    *grpc.Server    // nil until somebody speaks gRPC
+	leaving chan struct{}   // closed when the port is to end: what nobody else ends does so
+	life    context.Context // of WebSockets, which outlive their request's
+	die     context.CancelFunc
+	guests  guests
+}
+
+// guests are the requests that are being answered.
+type guests struct {
+	wg     sync.WaitGroup
+	mu     sync.Mutex
+	closed bool
+}
+
+// enter says whether a request may be answered still; then leave must follow.
+func (g *guests) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		g.wg.Add(1)
+	}
+	return !g.closed
+}
+
+func (g *guests) leave() { g.wg.Done() }
+
+// close lets nobody enter any more.
+func (g *guests) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
 }
 
 // Shared by all answers: net/http only reads them.
@@ -53,19 +88,25 @@ func newHandler(a *App, port int) *handler {
 	b = append(b, `,"port":`...)
 	b = strconv.AppendInt(b, int64(port), 10)
 	b = append(b, `,"method":`...)
-	return &handler{app: a, opening: b}
+	h := &handler{app: a, port: port, opening: b, leaving: make(chan struct{})}
+	h.life, h.die = context.WithCancel(context.Background())
+	return h
 }
 
-// ServeHTTP answers with what it received. A behaviour that the request itself asks for goes before the role's.
+// ServeHTTP answers with what it received.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	role := h.app.role.Load()
-	behaviour := role.Behaviour
-	if asked, ok := r.Header[askHeader]; ok {
-		var err error
-		if behaviour, err = ParseBehaviour(strings.Join(asked, " ")); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
+	if !h.guests.enter() {
+		panic(http.ErrAbortHandler) // the port has ended: a return would be an empty answer
+	}
+	defer h.guests.leave()
+	if speaksGRPC(r) {
+		h.serveGRPC(w, r)
+		return
+	}
+	behaviour, err := h.behaviour(r.Header)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
 	}
 	if r.ContentLength != 0 {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
@@ -73,27 +114,32 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	status := http.StatusOK
-	strikes := behaviour.strikes()
-	if strikes {
-		if behaviour.Status != 0 {
-			status = behaviour.Status
-		}
-		if !wait(r, behaviour.Delay) {
+	if behaviour.strikes() {
+		status = behaviour.http()
+		if !pause(r.Context(), behaviour.Delay) {
 			return
 		}
+	}
+	if status == http.StatusOK && asksForWebSocket(r) {
+		h.serveWebSocket(w, r)
+		return
 	}
 	buf := buffers.Get().(*buffer)
 	defer buffers.Put(buf)
 	h.describe(buf, r)
 	if status == http.StatusOK {
-		for i, url := range role.Calls {
+		for i, target := range h.app.role.Load().Calls {
 			if i > 0 {
 				buf.b = append(buf.b, ',')
 			}
-			buf.b = h.call(buf.b, r, url)
+			buf.b = h.call(r.Context(), buf.b, r.Header, target)
 		}
 	}
 	buf.b = append(buf.b, "]}\n"...)
+	if count, every := eventsAsked(r); status == http.StatusOK && count > 0 {
+		sendEvents(w, r, buf.b, count, every)
+		return
+	}
 
 	header := w.Header()
 	header["Content-Type"] = contentType
@@ -107,17 +153,25 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(buf.b) // fails where the client is gone; nobody is left to tell
 }
 
-// wait holds r's answer back; it returns false where the client left meanwhile.
-func wait(r *http.Request, d time.Duration) bool {
+// behaviour is how a request with that header is answered: as it asks for itself, else as the role says.
+func (h *handler) behaviour(header http.Header) (Behaviour, error) {
+	if asked, ok := header[askHeader]; ok {
+		return ParseBehaviour(strings.Join(asked, " "))
+	}
+	return h.app.role.Load().Behaviour, nil
+}
+
+// pause waits; it returns false where ctx ended meanwhile.
+func pause(ctx context.Context, d time.Duration) bool {
 	if d == 0 {
-		return true
+		return ctx.Err() == nil
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
-	case <-r.Context().Done():
+	case <-ctx.Done():
 		return false
 	}
 }
@@ -146,74 +200,21 @@ func (h *handler) describe(buf *buffer, r *http.Request) {
 		}
 		b = appendLower(b, name)
 		b = append(b, ':')
-		separator := ", "
-		if name == "Cookie" {
-			separator = "; "
-		}
-		if values := r.Header[name]; len(values) == 1 {
-			b = appendString(b, values[0])
-		} else {
-			b = appendString(b, strings.Join(values, separator))
-		}
+		b = appendString(b, joined(name, r.Header[name]))
 	}
 	buf.names = names
 	buf.b = append(b, `},"calls":[`...)
 }
 
-// call calls url on r's behalf and appends its answer: the answer itself where it is JSON with status 200, else an
-// object that says what came instead.
-func (h *handler) call(b []byte, r *http.Request, url string) []byte {
-	status, reason, body, err := h.fetch(r, url)
-	if err == nil && status == http.StatusOK && json.Valid(body) {
-		return append(b, strings.TrimSpace(string(body))...)
+// joined is the value of one field that stands for all fields of the name.
+func joined(name string, values []string) string {
+	switch {
+	case len(values) == 1:
+		return values[0]
+	case name == "Cookie":
+		return strings.Join(values, "; ")
 	}
-	b = append(b, `{"url":`...)
-	b = appendString(b, url)
-	b = append(b, `,"status":`...)
-	b = strconv.AppendInt(b, int64(status), 10)
-	if err != nil {
-		b = append(b, `,"error":`...)
-		b = appendString(b, err.Error())
-		return append(b, '}')
-	}
-	if reason != "" {
-		b = append(b, `,"reason":`...)
-		b = appendString(b, reason)
-	}
-	b = append(b, `,"body":`...)
-	b = appendString(b, strings.TrimSpace(string(body)))
-	return append(b, '}')
-}
-
-// maxNested bounds the answers that are nested.
-const maxNested = 1 << 20
-
-func (h *handler) fetch(r *http.Request, url string) (status int, reason string, body []byte, err error) {
-	select {
-	case h.app.calling <- struct{}{}:
-		defer func() { <-h.app.calling }()
-	default:
-		return 0, "", nil, fmt.Errorf("cannot call: %d calls are under way already; do workloads call each other in a circle?", maxCalls)
-	}
-	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		return 0, "", nil, err
-	}
-	for _, name := range propagated {
-		if v := r.Header[name]; v != nil {
-			req.Header[name] = v
-		}
-	}
-	resp, err := h.app.client.Do(req)
-	if err != nil {
-		return 0, "", nil, err
-	}
-	defer resp.Body.Close()
-	body, err = io.ReadAll(io.LimitReader(resp.Body, maxNested+1))
-	if err == nil && len(body) > maxNested {
-		err = fmt.Errorf("the answer is longer than %d bytes", maxNested)
-	}
-	return resp.StatusCode, resp.Header.Get("X-Outrider-Reason"), body, err
+	return strings.Join(values, ", ")
 }
 
 // appendLower appends a canonical header name as a JSON string, in lower case.
@@ -250,16 +251,4 @@ func appendString(b []byte, s string) []byte {
 		i++
 	}
 	return append(b, '"')
-}
-
-// ParseCalls reads the annotation outrider.dev/calls: http URLs with commas or spaces between them.
-func ParseCalls(text string) ([]string, error) {
-	calls := strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' })
-	for _, c := range calls {
-		req, err := http.NewRequest(http.MethodGet, c, nil)
-		if err != nil || req.URL.Host == "" || (req.URL.Scheme != "http" && req.URL.Scheme != "https") {
-			return nil, fmt.Errorf("cannot read %q: calls are URLs like http://reviews:9080/", c)
-		}
-	}
-	return calls, nil
 }

@@ -1,7 +1,7 @@
 // Package standin is the built-in application that plays a workload which does not run on this machine.
 //
-// It answers HTTP with what it received, calls on through its sidecar where it was told to, echoes TCP, and misbehaves
-// on request. It is an application like any other: the mesh treats it as one.
+// It answers HTTP and gRPC with what it received, calls on through its sidecar where it was told to, echoes WebSockets
+// and TCP, and misbehaves on request. It is an application like any other: the mesh treats it as one.
 package standin
 
 import (
@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
@@ -32,7 +34,7 @@ type Options struct {
 
 // Role is how a stand-in plays its part. It may change while it runs.
 type Role struct {
-	// Calls are the URLs that it calls, in this order, on each request.
+	// Calls are the URLs that it calls, in this order, on each request; ParseCalls says which there are.
 	Calls     []string
 	Behaviour Behaviour
 }
@@ -44,13 +46,20 @@ type Port struct {
 	Listen   string // host:port to listen at; port 0 takes a free one
 }
 
+// part is a role while it is played.
+type part struct {
+	Role
+	over chan struct{} // closed when another role has taken its place
+}
+
 // App is a running stand-in. It is safe for concurrent use.
 type App struct {
 	o    Options
-	role atomic.Pointer[Role]
+	role atomic.Pointer[part]
 
 	client    *http.Client
 	transport *http.Transport
+	lines     lines
 	calling   chan struct{} // full while as many calls are under way as may be
 
 	mu    sync.Mutex
@@ -85,27 +94,34 @@ func New(o Options, r Role) *App {
 		Transport:     a.transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	a.SetRole(r)
+	a.lines.proxy, a.lines.open = o.Proxy, map[string]*grpc.ClientConn{}
+	a.role.Store(&part{Role: r, over: make(chan struct{})})
 	return a
 }
 
 // SetRole changes how a plays its part, from the next request on.
-func (a *App) SetRole(r Role) { a.role.Store(&r) }
+func (a *App) SetRole(r Role) {
+	close(a.role.Swap(&part{Role: r, over: make(chan struct{})}).over)
+}
 
 // Role returns how a plays its part.
-func (a *App) Role() Role { return *a.role.Load() }
+func (a *App) Role() Role { return a.role.Load().Role }
 
 // SetBehaviour changes the behaviour alone; the zero Behaviour heals.
 func (a *App) SetBehaviour(b Behaviour) {
 	for {
 		old := a.role.Load()
-		r := *old
-		r.Behaviour = b
-		if a.role.CompareAndSwap(old, &r) {
+		next := &part{Role: old.Role, over: make(chan struct{})}
+		next.Behaviour = b
+		if a.role.CompareAndSwap(old, next) {
+			close(old.over)
 			return
 		}
 	}
 }
+
+// name is NAMESPACE/INSTANCE.
+func (a *App) name() string { return a.o.Namespace + "/" + a.o.Instance }
 
 // Serve serves one more port and returns host:port where. A port that is served already, in the same way, stays.
 func (a *App) Serve(p Port) (addr string, err error) {
@@ -128,7 +144,7 @@ func (a *App) Serve(p Port) (addr string, err error) {
 	case model.Auto:
 		s.shut = serveDetected(l, a.http(p))
 	default:
-		s.shut = serveHTTP(l, a.http(p))
+		s.shut = a.http(p).serve(l)
 	}
 	a.ports[p.Port] = s
 	return s.addr, nil
@@ -187,6 +203,7 @@ func (a *App) Shutdown(ctx context.Context) error {
 	wg.Wait()
 	close(errs)
 	a.transport.CloseIdleConnections()
+	a.lines.close()
 	var failed []error
 	for err := range errs {
 		failed = append(failed, err)
@@ -194,29 +211,52 @@ func (a *App) Shutdown(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
+// site is the HTTP server of one port, with what answers there.
+type site struct {
+	server  *http.Server
+	handler *handler
+}
+
 // http returns the HTTP server of one port, not yet started.
-func (a *App) http(p Port) *http.Server {
+func (a *App) http(p Port) site {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	// A port that is declared http gets HTTP/1.1 only: that is what its application would speak.
 	protocols.SetUnencryptedHTTP2(p.Protocol != model.HTTP)
-	return &http.Server{
-		Handler:   newHandler(a, p.Port),
+	h := newHandler(a, p.Port)
+	return site{handler: h, server: &http.Server{
+		Handler:   h,
 		Protocols: protocols,
 		ErrorLog:  slog.NewLogLogger(a.o.Log.Handler(), slog.LevelDebug),
-	}
+	}}
 }
 
-// serveHTTP serves h at l.
-func serveHTTP(l net.Listener, h *http.Server) (shut func(context.Context) error) {
+// serve serves s at l.
+func (s site) serve(l net.Listener) (shut func(context.Context) error) {
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = h.Serve(l) }) // it ends when shut closes l, with ErrServerClosed
+	wg.Go(func() { _ = s.server.Serve(l) }) // it ends when shut closes l, with ErrServerClosed
 	return func(ctx context.Context) error {
-		err := h.Shutdown(ctx)
-		if err != nil {
-			err = h.Close()
+		h := s.handler
+		close(h.leaving)
+		err := s.server.Shutdown(ctx)
+		h.guests.close()
+		ended := make(chan struct{})
+		wg.Go(func() { // ends with the requests, at the latest below
+			h.guests.wg.Wait()
+			close(ended)
+		})
+		select {
+		case <-ended: // WebSockets among them, of which the server knows nothing
+		case <-ctx.Done():
 		}
+		if err != nil {
+			err = s.server.Close()
+		}
+		h.die()
 		wg.Wait()
+		if h.grpc != nil {
+			h.grpc.Stop()
+		}
 		return err
 	}
 }

@@ -276,6 +276,17 @@ func TestMisbehaviour(t *testing.T) {
 	}
 }
 
+func TestStatusOfGRPCOverHTTP(t *testing.T) {
+	for code, want := range map[int]int{
+		1: 499, 2: 500, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400, 12: 501, 13: 500, 14: 503, 15: 500, 16: 401,
+		0: 200, 204: 204, 418: 418, 599: 599,
+	} {
+		if got := (Behaviour{Status: code}).http(); got != want {
+			t.Errorf("status=%d is answered %d, want %d", code, got, want)
+		}
+	}
+}
+
 func TestRatio(t *testing.T) {
 	b := Behaviour{Status: 503, Ratio: 0.3}
 	const n = 20000
@@ -308,7 +319,9 @@ func TestParseBehaviour(t *testing.T) {
 	f("", Behaviour{})
 	f(" status=503  ratio=0.5 delay=50ms ", Behaviour{Status: 503, Ratio: 0.5, Delay: 50 * time.Millisecond})
 	f("delay=1.5s", Behaviour{Delay: 1500 * time.Millisecond})
-	for _, bad := range []string{"status", "status=99", "status=600", "status=x", "ratio=0", "ratio=1.1", "ratio=NaN", "delay=-1s", "delay=5", "x=1"} {
+	f("status=1", Behaviour{Status: 1})
+	f("status=16", Behaviour{Status: 16})
+	for _, bad := range []string{"status", "status=99", "status=0", "status=17", "status=199", "status=600", "status=x", "ratio=0", "ratio=1.1", "ratio=NaN", "delay=-1s", "delay=5", "x=1"} {
 		if b, err := ParseBehaviour(bad); err == nil {
 			t.Errorf("%q: read as %+v", bad, b)
 		}

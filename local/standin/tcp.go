@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 )
@@ -98,8 +97,8 @@ func echo(conn net.Conn, r io.Reader) {
 	}
 }
 
-// serveDetected serves connections that open like HTTP with h, and echoes the others.
-func serveDetected(l net.Listener, h *http.Server) (shut func(context.Context) error) {
+// serveDetected serves connections that open like HTTP with web, and echoes the others.
+func serveDetected(l net.Listener, web site) (shut func(context.Context) error) {
 	c := &connections{}
 	detected := &handed{addr: l.Addr(), c: make(chan net.Conn), closed: make(chan struct{})}
 	c.serve(l, func(conn net.Conn) {
@@ -118,7 +117,7 @@ func serveDetected(l net.Listener, h *http.Server) (shut func(context.Context) e
 		}
 		_ = conn.Close()
 	})
-	end := serveHTTP(detected, h)
+	end := web.serve(detected)
 	return func(ctx context.Context) error {
 		err := errors.Join(l.Close(), end(ctx))
 		c.close() // those that never said what they speak among them
