@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
@@ -94,7 +92,7 @@ func (v *gatewayView) settled(clusters []*cluster) []*cluster {
 func (m *Mesh) gatewayPort(g *gateway, s *scope, port int) gatewayPort {
 	servers := g.at(port)
 	if servers[0].class() != "TLS" {
-		return gatewayPort{protocol: servers[0].inside, tables: []model.Table{m.serverTable(g, s, g.listener(port), servers)}}
+		return gatewayPort{protocol: servers[0].inside, tables: []model.Table{m.serverTable(g, s, g.listener(port), servers, servers)}}
 	}
 	p := gatewayPort{protocol: servers[0].protocol}
 	for _, sv := range servers {
@@ -108,9 +106,45 @@ func (m *Mesh) gatewayPort(g *gateway, s *scope, port int) gatewayPort {
 		o := sv.origin()
 		t.Origin = &o
 		p.tls = append(p.tls, t)
-		p.tables = append(p.tables, m.serverTable(g, s, t.Table, []*server{sv}))
+		table := m.serverTable(g, s, t.Table, []*server{sv}, servers)
+		sv.misdirected(&table, servers)
+		p.tables = append(p.tables, table)
 	}
 	return p
+}
+
+// mostMisdirected bounds the hosts of other servers that each server's table lists.
+const mostMisdirected = 256
+
+// misdirected answers 421 to requests for the hosts of other servers of the port: a client whose connection several hosts'
+// certificates fit may send them all there (RFC 9110 §15.5.20, RFC 9113 §9.1.2), and tries again on another. On a port with more
+// hosts they are answered 404, like any unknown one.
+func (s *server) misdirected(t *model.Table, servers []*server) {
+	if s.inside != model.HTTP {
+		return
+	}
+	have := map[string]bool{}
+	for i := range t.Hosts {
+		have[t.Hosts[i].Domains[0]] = true
+	}
+	var others []string
+	for _, o := range servers {
+		if o == s || o.inside != model.HTTP {
+			continue
+		}
+		for _, h := range o.hosts {
+			if !have[h.host] {
+				have[h.host] = true
+				others = append(others, h.host)
+			}
+		}
+	}
+	if len(others) == 0 || len(others) > mostMisdirected {
+		return
+	}
+	t.Hosts = append(t.Hosts, model.VirtualHost{Name: "misdirected", Domains: others, Rules: []model.Rule{{
+		Origin: s.origin(), Reply: &model.Reply{Status: 421, Outcome: "no_route", Body: "the connection was made for another server of this port\n"},
+	}}})
 }
 
 // at returns the servers of a port, in order.
@@ -124,13 +158,13 @@ func (g *gateway) at(port int) []*server {
 	return out
 }
 
-// serverTable builds the table of servers that have one together.
-func (m *Mesh) serverTable(g *gateway, s *scope, name string, servers []*server) model.Table {
+// serverTable builds the table of servers that have one together; all are those of the port.
+func (m *Mesh) serverTable(g *gateway, s *scope, name string, servers, all []*server) model.Table {
 	t := model.Table{Name: name}
 	hosts := hostTable{table: &t, index: map[string]int{}}
 	if servers[0].inside == model.HTTP {
 		m.istioHosts(g, s, servers, hosts)
-		m.apiHosts(s, servers, hosts)
+		m.apiHosts(s, servers, all, hosts)
 		return t
 	}
 	for _, sv := range servers {
@@ -294,200 +328,6 @@ func (s *server) shared(v *virtualService) []string {
 				out = append(out, n)
 			}
 		}
-	}
-	return out
-}
-
-// apiHosts adds what HTTPRoutes and GRPCRoutes say of a Gateway API Gateway's listeners.
-func (m *Mesh) apiHosts(s *scope, servers []*server, hosts hostTable) {
-	listeners := slices.DeleteFunc(slices.Clone(servers), func(sv *server) bool { return sv.listener == nil })
-	for _, sv := range listeners {
-		var attached []hostedRoute
-		domains := []string{sv.hostname()}
-		for _, h := range m.routes {
-			for _, name := range m.accepted(sv, h, attached) {
-				attached = append(attached, hostedRoute{h, name})
-				if !slices.Contains(domains, name) {
-					domains = append(domains, name)
-				}
-			}
-		}
-		for _, domain := range domains {
-			if _, taken := hosts.index[domain]; taken || sv.yields(domain, listeners) {
-				continue
-			}
-			var all []entry
-			for _, a := range attached {
-				if within(domain, a.hostname) {
-					all = append(all, a.route.entries(s, specificity(a.hostname), true, nil)...)
-				}
-			}
-			hosts.host(domain).Rules = sortEntries(all)
-		}
-	}
-}
-
-// accepted returns the hostnames under which a listener takes h for requests: none where a route of the other kind, which came
-// first, has one of them (Gateway API: HTTPRoutes and GRPCRoutes share no hostname of a listener).
-func (m *Mesh) accepted(sv *server, h *apiRoute, before []hostedRoute) []string {
-	if !h.requests() {
-		return nil
-	}
-	names := m.attachment(sv, h)
-	for _, b := range before {
-		if b.route.object.Kind != h.object.Kind && slices.ContainsFunc(names, func(n string) bool { return within(n, b.hostname) || within(b.hostname, n) }) {
-			return nil
-		}
-	}
-	return names
-}
-
-// rival returns the route that has all hostnames of h at a listener, so that h gets nothing there; nil where it gets any.
-func (m *Mesh) rival(sv *server, h *apiRoute) *apiRoute {
-	names := m.attachment(sv, h)
-	if h.requests() {
-		if !m.mixed {
-			return nil
-		}
-		var before []hostedRoute
-		for _, o := range m.routes[:slices.Index(m.routes, h)] {
-			for _, n := range m.accepted(sv, o, before) {
-				before = append(before, hostedRoute{o, n})
-			}
-		}
-		for _, b := range before {
-			if len(m.accepted(sv, h, []hostedRoute{b})) == 0 {
-				return b.route
-			}
-		}
-		return nil
-	}
-	has := map[string]*apiRoute{}
-	for _, kind := range []string{tlsRoute, tcpRoute} {
-		for _, o := range m.routes {
-			if o.object.Kind != kind {
-				continue
-			}
-			for _, n := range m.attachment(sv, o) {
-				if n = connectionName(kind, n); has[n] == nil {
-					has[n] = o
-				}
-			}
-		}
-	}
-	var first *apiRoute
-	for _, n := range names {
-		switch o := has[connectionName(h.object.Kind, n)]; {
-		case o == h:
-			return nil
-		case first == nil:
-			first = o
-		}
-	}
-	return first
-}
-
-// connectionName is what a route is found by at a listener: a TCPRoute knows no names.
-func connectionName(kind, name string) string {
-	if kind == tcpRoute {
-		return "*"
-	}
-	return name
-}
-
-// hostedRoute is a route under one of the hostnames that it has at a listener.
-type hostedRoute struct {
-	route    *apiRoute
-	hostname string
-}
-
-// specificity orders hostnames: any exact one before any wildcard, then the longer.
-func specificity(host string) int {
-	if wildcard(host) {
-		return len(host)
-	}
-	return 1000 + len(host)
-}
-
-// yields says whether another listener of the port has a hostname that is closer to domain: its requests are that one's alone.
-func (s *server) yields(domain string, listeners []*server) bool {
-	mine := s.hostname()
-	for _, o := range listeners {
-		if theirs := o.hostname(); theirs != mine && within(domain, theirs) && within(theirs, mine) {
-			return true
-		}
-	}
-	return false
-}
-
-// attachment returns the hostnames under which route is attached to a listener; none where it is not.
-func (m *Mesh) attachment(s *server, h *apiRoute) []string {
-	attached := false
-	for _, p := range h.parents {
-		if !p.service && key(p.namespace, p.name) == s.gateway && (p.section == "" || p.section == s.name) && (p.port == 0 || p.port == s.port) {
-			attached = true
-		}
-	}
-	if !attached || !m.admits(s, h.object.Kind, h.object.Namespace) {
-		return nil
-	}
-	if len(h.hostnames) == 0 {
-		return []string{s.hostname()}
-	}
-	var out []string
-	for _, name := range h.hostnames {
-		if n, ok := narrower(name, s.hostname()); ok && routable(n) && !slices.Contains(out, n) {
-			out = append(out, n)
-		}
-	}
-	return out
-}
-
-// listenerKinds are the kinds of route that a listener takes, by its protocol.
-var listenerKinds = map[gatewayv1.ProtocolType][]string{
-	gatewayv1.HTTPProtocolType:  {webRoute, grpcRoute},
-	gatewayv1.HTTPSProtocolType: {webRoute, grpcRoute},
-	gatewayv1.TLSProtocolType:   {tlsRoute, tcpRoute},
-	gatewayv1.TCPProtocolType:   {tcpRoute},
-}
-
-// admits says whether a listener takes a route's kind, from its namespace.
-func (m *Mesh) admits(s *server, route, namespace string) bool {
-	if !slices.Contains(listenerKinds[s.listener.Protocol], route) {
-		return false
-	}
-	allowed := s.listener.AllowedRoutes
-	if allowed == nil {
-		return namespace == s.object.Namespace
-	}
-	kinds := len(allowed.Kinds) == 0
-	for _, k := range allowed.Kinds {
-		kinds = kinds || (string(k.Kind) == route && (k.Group == nil || *k.Group == gatewayv1.GroupName))
-	}
-	if !kinds {
-		return false
-	}
-	from := gatewayv1.NamespacesFromSame
-	if allowed.Namespaces != nil && allowed.Namespaces.From != nil {
-		from = *allowed.Namespaces.From
-	}
-	switch from {
-	case gatewayv1.NamespacesFromAll:
-		return true
-	case gatewayv1.NamespacesFromSelector:
-		selector, err := metav1.LabelSelectorAsSelector(allowed.Namespaces.Selector)
-		return err == nil && selector.Matches(labels.Set(m.namespaceLabels(namespace)))
-	case gatewayv1.NamespacesFromSame:
-		return namespace == s.object.Namespace
-	}
-	return false
-}
-
-// namespaceLabels returns a namespace's labels, with the one that every namespace has.
-func (m *Mesh) namespaceLabels(namespace string) map[string]string {
-	out := map[string]string{"kubernetes.io/metadata.name": namespace}
-	for k, v := range m.namespaces[namespace] {
-		out[k] = v
 	}
 	return out
 }
