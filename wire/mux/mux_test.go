@@ -35,6 +35,7 @@ type end struct {
 	*Mux
 	serve  func(c *Call, r *message.Request)
 	inline func(s *http2.Stream, r *message.Request, end bool)
+	pooled func(c *Call) // serves with goroutines that are there
 	tasks  sync.WaitGroup
 	done   chan struct{} // Serve has returned err
 	err    error
@@ -53,10 +54,14 @@ func (e *end) Request(s *http2.Stream, r *message.Request, end bool) {
 		e.inline(s, r, end)
 		return
 	}
-	mine := new(message.Request)
-	*r, *mine = *mine, *r
 	c := GetCall(e.Mux)
 	c.Accept(s, end)
+	if e.pooled != nil {
+		e.pooled(c)
+		return
+	}
+	mine := new(message.Request)
+	*r, *mine = *mine, *r
 	e.tasks.Add(1)
 	go func() { // run waits for it
 		defer e.tasks.Done()
@@ -162,7 +167,7 @@ func sockets(t testing.TB, small bool) (here, there *net.TCPConn) {
 	t.Cleanup(func() { _, _ = here.Close(), there.Close() })
 	if small {
 		for _, c := range []*net.TCPConn{here, there} {
-			if err := errors.Join(c.SetReadBuffer(8<<10), c.SetWriteBuffer(8<<10)); err != nil {
+			if err := errors.Join(c.SetReadBuffer(96<<10), c.SetWriteBuffer(16<<10)); err != nil {
 				t.Fatal(err)
 			}
 		}
