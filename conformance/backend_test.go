@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,7 +30,8 @@ type backend struct {
 type taken struct {
 	mu       sync.Mutex
 	raw      []byte
-	messages []string // the request lines of what was there as a whole
+	messages []string // the request lines of what was there as a whole, but for probes
+	probed   bool
 }
 
 func (k *taken) Write(p []byte) (int, error) {
@@ -106,6 +108,17 @@ func (b *backend) since(n int) (raw []byte, messages []string) {
 	return raw, messages
 }
 
+// probed says whether a probe has come.
+func (b *backend) probed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.taken, func(k *taken) bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.probed
+	})
+}
+
 // serve answers what comes on a connection.
 func (b *backend) serve(c net.Conn, k *taken) {
 	r := bufio.NewReader(io.TeeReader(c, k))
@@ -134,7 +147,11 @@ func (b *backend) serve(c net.Conn, k *taken) {
 			return
 		}
 		k.mu.Lock()
-		k.messages = append(k.messages, line)
+		if path == probe {
+			k.probed = true
+		} else {
+			k.messages = append(k.messages, line)
+		}
 		k.mu.Unlock()
 		if special != nil {
 			_, _ = c.Write(special.late)
