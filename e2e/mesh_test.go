@@ -225,6 +225,25 @@ func (m *mesh) count(n, workers int, target string, by func(*answer) string, hea
 	return counts
 }
 
+// crowd calls f so many times at once.
+func (m *mesh) crowd(t *testing.T, n int, f func(i int) error) {
+	t.Helper()
+	failures := make(chan error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if err := f(i); err != nil {
+				failures <- fmt.Errorf("client %d: %w", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	close(failures)
+	for err := range failures {
+		t.Error(err)
+	}
+}
+
 func byInstance(a *answer) string { return a.Instance }
 func byVersion(a *answer) string  { return a.Version }
 

@@ -1,5 +1,7 @@
 //go:build linux
 
+//go:build linux
+
 package e2e
 
 import (
@@ -10,7 +12,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 )
@@ -211,25 +212,6 @@ func (m *mesh) subscribed(t *testing.T, n *tally, address string) {
 		t.Errorf("%d connections are open as the counters have it, want %d", now, open+2)
 	}
 	_, _ = sub.Close(), pub.Close()
-}
-
-// crowd calls f so many times at once.
-func (m *mesh) crowd(t *testing.T, n int, f func(i int) error) {
-	t.Helper()
-	failures := make(chan error, n)
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			if err := f(i); err != nil {
-				failures <- fmt.Errorf("client %d: %w", i, err)
-			}
-		})
-	}
-	wg.Wait()
-	close(failures)
-	for err := range failures {
-		t.Error(err)
-	}
 }
 
 // TestRedisTools uses Redis's own programs through the mesh.
