@@ -1,7 +1,5 @@
 //go:build linux
 
-//go:build linux
-
 package e2e
 
 import (
