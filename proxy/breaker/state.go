@@ -22,15 +22,15 @@ func (s State) String() string { return stateNames[s] }
 type Reason uint8
 
 const (
-	ErrorThreshold Reason = iota // closed to open: too many errors at a health snapshot
-	SleepWindowOver              // open to half-open: a request became the probe
-	ProbeSucceeded               // half-open to closed
-	ProbeFailed                  // half-open to open
-	ProbeTimedOut                // half-open to open
-	ProbeRejected                // half-open to open: there was no connection for it
-	ProbeAbandoned               // half-open to open: its client left
-	ProbeOverdue                 // half-open it stays, with a new probe: nothing was heard of the last
-	Reconfigured                 // the settings force another state, or no longer do
+	ErrorThreshold  Reason = iota // closed to open: too many errors at a health snapshot
+	SleepWindowOver               // open to half-open: a request became the probe
+	ProbeSucceeded                // half-open to closed
+	ProbeFailed                   // half-open to open
+	ProbeTimedOut                 // half-open to open
+	ProbeRejected                 // half-open to open: there was no connection for it
+	ProbeAbandoned                // half-open to open: its client left
+	ProbeOverdue                  // half-open it stays, with a new probe: nothing was heard of the last
+	Reconfigured                  // the settings force another state, or no longer do
 	ReasonCount
 )
 
