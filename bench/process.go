@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -111,27 +110,6 @@ func firstLine(s string) string {
 	return line
 }
 
-// outriderCommand writes one snapshot with both listeners; the one that p names is at listen, the other at any free port.
-func outriderCommand(b *bench, p *peer, listen, dir string) ([]string, error) {
-	outbound, inbound := listen, "127.0.0.1:0"
-	if p.name == inboundName {
-		outbound, inbound = inbound, outbound
-	}
-	s := newMesh(b.backend.Addresses()).snapshot(outbound, inbound, b.backend.Addresses()[0])
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
-	text, err := json.Marshal(s)
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "s.json")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		return nil, err
-	}
-	return []string{"run", "--snapshot", file, "--admin", "127.0.0.1:0", "--ready-file", filepath.Join(dir, "ready.json")}, nil
-}
-
 // readAdmin returns the admin address in a ready file, as host:port; empty where there is none.
 func readAdmin(file string) string {
 	text, err := os.ReadFile(file)
@@ -145,18 +123,4 @@ func readAdmin(file string) string {
 		return ""
 	}
 	return strings.TrimSuffix(strings.TrimPrefix(ready.Admin, "http://"), "/")
-}
-
-func findSelf(*bench) (string, string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", "", fmt.Errorf("cannot find this program's file: %w", err)
-	}
-	return self, runtime.Version(), nil
-}
-
-func selfCommand(role string) func(*bench, *peer, string, string) ([]string, error) {
-	return func(b *bench, _ *peer, listen, _ string) ([]string, error) {
-		return []string{role, listen, strings.Join(b.backend.Addresses(), ",")}, nil
-	}
 }

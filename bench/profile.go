@@ -22,11 +22,11 @@ func (b *bench) profileCase(all []*result) error {
 		return fmt.Errorf("cannot create the directory for profiles: %w", err)
 	}
 	for _, r := range all {
-		if r.peer.failure != nil || r.peer.name != outboundName && r.peer.name != inboundName {
+		if r.failure != nil || !ours(r.name) {
 			continue
 		}
-		if r.peer.process.admin == "" {
-			b.say("%s told no admin address in its ready file: no profile", r.peer.name)
+		if r.process.admin == "" {
+			b.say("%s told no admin address in its ready file: no profile", r.name)
 			continue
 		}
 		if err := b.profileOne(r); err != nil {
@@ -36,8 +36,13 @@ func (b *bench) profileCase(all []*result) error {
 	return nil
 }
 
+// ours says whether an entrant is an outrider-proxy.
+func ours(name string) bool {
+	return name == outboundName || name == inboundName || name == gatewayName
+}
+
 func (b *bench) profileOne(r *result) error {
-	c, err := b.loop.Dial(r.peer.process.addr, r.c.conns, r.c.request())
+	c, err := b.open(r.process.addr, r.c)
 	if err != nil {
 		return err
 	}
@@ -45,12 +50,12 @@ func (b *bench) profileOne(r *result) error {
 	if err := c.Saturate(b.o.warm); err != nil {
 		return err
 	}
-	name := fmt.Sprintf("%s-%s.pprof", r.peer.name, strings.ReplaceAll(r.c.name, "/", "-"))
+	name := fmt.Sprintf("%s-%s.pprof", r.name, strings.ReplaceAll(r.c.name, "/", "-"))
 	file := filepath.Join(b.o.profile, name)
 	ctx, cancel := context.WithTimeout(b.ctx, (profileSeconds+10)*time.Second)
 	defer cancel()
 	fetched := make(chan error, 1)
-	b.waits.Go(func() { fetched <- fetchProfile(ctx, r.peer.process.admin, file) })
+	b.waits.Go(func() { fetched <- fetchProfile(ctx, r.process.admin, file) })
 	for {
 		if err := c.Saturate(100 * time.Millisecond); err != nil {
 			cancel()
@@ -60,7 +65,7 @@ func (b *bench) profileOne(r *result) error {
 		select {
 		case err := <-fetched:
 			if err != nil {
-				b.say("no profile of %s: %v", r.peer.name, err)
+				b.say("no profile of %s: %v", r.name, err)
 			} else {
 				b.say("profile in %s", file)
 			}

@@ -6,29 +6,24 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/outrider-mesh/outrider/bench/machine"
 )
 
-// Goals that outrider-proxy is held to, outbound, with everything on.
-const (
-	goalNginx   = 1.3       // times nginx's CPU per request, at 16 and 64 connections
-	goalMesh    = 0.55      // times the mesh-like Envoy's
-	goalIdle    = 16 << 20  // bytes resident after the start
-	goalPerConn = 10 * 1000 // bytes for each idle connection
-)
-
-// bases are the proxies that the ratios compare with.
-var bases = []string{nginxName, haproxyName, meshName}
+// bases are the proxies that the ratios compare with, where they have a part in the case.
+var bases = []string{nginxName, haproxyName, bareName, meshName}
 
 // report writes the whole run as Markdown.
 func (b *bench) report() string {
 	var w strings.Builder
 	b.writeSetting(&w)
-	b.writeSummary(&w)
 	b.writeGoals(&w)
+	for _, l := range allLanes() {
+		b.writeSummary(&w, l)
+	}
 	b.writeMemory(&w)
 	for _, c := range allCases() {
 		if of := b.resultsOf(c.name); len(of) > 0 {
@@ -55,62 +50,113 @@ func (b *bench) writeSetting(w *strings.Builder) {
 		if p.absence != nil {
 			fmt.Fprintf(w, "- **%s** is missing: %v\n", p.name, p.absence)
 		}
-		if p.failure != nil {
-			fmt.Fprintf(w, "- **%s failed** and is left out from there on: %v\n", p.name, p.failure)
+	}
+	for _, e := range b.entrants {
+		if e.failure != nil {
+			fmt.Fprintf(w, "- **%s failed in %s** and is left out from there on: %s\n", e.name, e.lane.name, firstLine(e.failure.Error()))
 		}
 	}
 	w.WriteString("\n")
 }
 
-// writeSummary puts the main number of all cases side by side.
-func (b *bench) writeSummary(w *strings.Builder) {
-	w.WriteString("### CPU per request (microseconds)\n\n| |")
+// writeSummary puts the main number of all cases of a lane side by side.
+func (b *bench) writeSummary(w *strings.Builder, l *lane) {
 	var cases []scenario
 	for _, c := range allCases() {
-		if len(b.resultsOf(c.name)) > 0 {
+		if c.lane.name == l.name && len(b.resultsOf(c.name)) > 0 {
 			cases = append(cases, c)
-			fmt.Fprintf(w, " %s |", c.name)
 		}
 	}
+	entered := slices.DeleteFunc(slices.Clone(b.entrants), func(e *entrant) bool { return e.lane.name != l.name })
+	if len(entered) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "### %s: CPU µs\n\n| |", l.title())
+	for _, c := range cases {
+		fmt.Fprintf(w, " %s, a %s |", c.name, c.unit)
+	}
 	w.WriteString("\n|---|" + strings.Repeat("---:|", len(cases)) + "\n")
-	for _, p := range b.present() {
-		fmt.Fprintf(w, "| %s |", p.name)
+	for _, e := range entered {
+		fmt.Fprintf(w, "| %s |", e.name)
 		for _, c := range cases {
-			cpu := math.NaN()
-			if r := b.result(p.name, c.name); r != nil {
-				cpu = median(r.closed.cpu.counted())
-			}
-			fmt.Fprintf(w, " %s |", number(cpu, 1))
+			fmt.Fprintf(w, " %s |", b.cell(e, c))
 		}
 		w.WriteString("\n")
 	}
 	w.WriteString("\n")
+	for _, p := range b.peers {
+		if why := p.apart[l.name]; why != "" && p.absence == nil {
+			fmt.Fprintf(w, "%s has no row: %s.\n\n", p.name, why)
+		}
+	}
+}
+
+// cell is the main number of an entrant in a case, or why there is none.
+func (b *bench) cell(e *entrant, c scenario) string {
+	r := b.result(e.name, c.name)
+	switch {
+	case r != nil && len(r.closed.cpu.counted()) > 0:
+		return number(median(r.closed.cpu.counted()), c.decimals())
+	case e.failure != nil:
+		return "failed"
+	}
+	return "–"
+}
+
+// decimals is how many decimals of a microsecond a case's CPU time is told with.
+func (c *scenario) decimals() int {
+	switch {
+	case c.handshakes || c.lane.TCP():
+		return 0
+	case c.lane.TakesHTTP2():
+		return 2
+	}
+	return 1
+}
+
+// title says what a lane's two sides speak.
+func (l *lane) title() string {
+	switch {
+	case l.in == l.out:
+		return string(l.in)
+	case l.TLS():
+		return "TLS at a gateway"
+	}
+	return fmt.Sprintf("%s to %s", l.in, l.out)
 }
 
 // writeCase prints everything about one case.
 func (b *bench) writeCase(w *strings.Builder, c scenario, all []*result) {
-	fmt.Fprintf(w, "### %s, %d connections\n\n", c.title, c.conns)
-	w.WriteString("| | CPU µs/request | spread | in kernel |")
-	for _, base := range bases {
+	fmt.Fprintf(w, "### %s: %s, %s\n\n", c.name, c.title, c.connections())
+	against := slices.DeleteFunc(slices.Clone(bases), func(base string) bool { return b.result(base, c.name) == nil })
+	if !c.lane.TCP() {
+		against = slices.DeleteFunc(against, func(base string) bool { return base == bareName })
+	}
+	fmt.Fprintf(w, "| | CPU µs/%s | spread | in kernel |", c.unit)
+	for _, base := range against {
 		fmt.Fprintf(w, " × %s |", base)
 	}
-	w.WriteString(" requests/s | CPU used | rounds |")
-	paced := all[0].rate > 0
-	if paced {
-		fmt.Fprintf(w, " p50 µs | p99 µs | CPU µs/request at %.0f/s |", all[0].rate)
+	fmt.Fprintf(w, " %ss/s | CPU used | rounds |", c.unit)
+	columns := 6 + len(against)
+	extra := c.extraColumns(all)
+	for _, x := range extra {
+		fmt.Fprintf(w, " %s |", x.title)
 	}
-	w.WriteString("\n|---|" + strings.Repeat("---:|", 6+len(bases)))
-	if paced {
-		w.WriteString("---:|---:|---:|")
-	}
-	w.WriteString("\n")
+	w.WriteString("\n|---|" + strings.Repeat("---:|", columns+len(extra)) + "\n")
 	for _, r := range all {
-		b.writeRow(w, r, paced)
+		b.writeRow(w, r, against, extra)
 	}
 	w.WriteString("\n")
+	if a := b.alone[c.name]; len(a.cpu) > 0 {
+		fmt.Fprintf(w, "Generator and backend alone: %s µs a %s, both together", number(median(a.cpu), 2), c.unit)
+		if len(a.p99) > 0 {
+			fmt.Fprintf(w, "; p99 at that rate %s µs", number(median(a.p99), 0))
+		}
+		w.WriteString(".\n\n")
+	}
 	for _, r := range all {
 		if r.failed > 0 {
-			fmt.Fprintf(w, "**%s failed %d requests**, the first: %v\n\n", r.peer.name, r.failed, r.first)
+			fmt.Fprintf(w, "**%s failed %d requests**, the first: %v\n\n", r.name, r.failed, r.first)
 		}
 	}
 	if anyDisturbed(all) {
@@ -118,31 +164,62 @@ func (b *bench) writeCase(w *strings.Builder, c scenario, all []*result) {
 	}
 }
 
-func (b *bench) writeRow(w *strings.Builder, r *result, paced bool) {
+// column is one that only some cases have.
+type column struct {
+	title string
+	cell  func(b *bench, r *result) string
+}
+
+func (c *scenario) extraColumns(all []*result) []column {
+	switch {
+	case c.handshakes:
+		return []column{{"group", func(_ *bench, r *result) string { return r.group }}}
+	case c.lane.TCP():
+		return []column{{"GB per CPU second", func(_ *bench, r *result) string {
+			return number((1<<20)/1e9*1e6/median(r.closed.cpu.counted()), 2)
+		}}}
+	case all[0].rate > 0:
+		return []column{
+			{"p50 µs", func(_ *bench, r *result) string { return number(median(r.paced.p50.counted()), 0) }},
+			{"p99 µs", func(_ *bench, r *result) string { return number(median(r.paced.p99.counted()), 0) }},
+			{"added p99 µs", func(b *bench, r *result) string { return number(b.addedP99(r), 0) }},
+			{fmt.Sprintf("CPU µs/%s at %.0f/s", c.unit, all[0].rate), func(_ *bench, r *result) string {
+				return number(median(r.paced.cpu.counted()), c.decimals())
+			}},
+		}
+	}
+	return nil
+}
+
+// addedP99 is what a proxy adds to the p99 that generator and backend have alone.
+func (b *bench) addedP99(r *result) float64 {
+	return median(r.paced.p99.counted()) - median(b.alone[r.c.name].p99)
+}
+
+func (b *bench) writeRow(w *strings.Builder, r *result, against []string, extra []column) {
 	mark := ""
 	if r.closed.disturbed || r.paced.disturbed {
 		mark = "\\*"
 	}
 	cpu := r.closed.cpu.counted()
-	fmt.Fprintf(w, "| %s%s | %s | %s | %s |", r.peer.name, mark, number(median(cpu), 1), percent(spread(cpu)), percent(median(r.closed.kernel.counted())))
-	for _, base := range bases {
-		fmt.Fprintf(w, " %s |", b.against(r, base))
+	fmt.Fprintf(w, "| %s%s | %s | %s | %s |", r.name, mark, number(median(cpu), r.c.decimals()), percent(spread(cpu)), percent(median(r.closed.kernel.counted())))
+	for _, base := range against {
+		fmt.Fprintf(w, " %s |", number(b.against(r, base), 2))
 	}
 	fmt.Fprintf(w, " %s | %s | %d |", number(median(r.closed.perSec.counted()), 0), percent(median(r.closed.busy.counted())), len(cpu))
-	if paced {
-		fmt.Fprintf(w, " %s | %s | %s |", number(median(r.paced.p50.counted()), 0), number(median(r.paced.p99.counted()), 0),
-			number(median(r.paced.cpu.counted()), 1))
+	for _, x := range extra {
+		fmt.Fprintf(w, " %s |", x.cell(b, r))
 	}
 	w.WriteString("\n")
 }
 
-// against writes r's CPU time over that of another proxy in the same case.
-func (b *bench) against(r *result, base string) string {
+// against returns r's CPU time over that of another proxy in the same case; NaN where it was not measured.
+func (b *bench) against(r *result, base string) float64 {
 	other := b.result(base, r.c.name)
 	if other == nil {
-		return "–"
+		return math.NaN()
 	}
-	return number(ratio(r.closed.cpu, other.closed.cpu), 2)
+	return ratio(r.closed.cpu, other.closed.cpu)
 }
 
 func anyDisturbed(all []*result) bool {
@@ -158,7 +235,7 @@ func (b *bench) writeMemory(w *strings.Builder) {
 	if len(b.memory) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "### Memory\n\n| | resident at start, MiB | proportional (PSS), MiB | bytes per idle connection (%d) | resident after all rounds, MiB |\n|---|---:|---:|---:|---:|\n", b.o.idle)
+	fmt.Fprintf(w, "### Memory\n\n| | idle connections | resident at start, MiB | proportional (PSS), MiB | bytes per idle connection (%d) | resident after all rounds, MiB |\n|---|---|---:|---:|---:|---:|\n", b.o.idle)
 	mib := func(bytes int64) string {
 		if bytes == 0 {
 			return "–"
@@ -166,40 +243,9 @@ func (b *bench) writeMemory(w *strings.Builder) {
 		return number(float64(bytes)/(1<<20), 1)
 	}
 	for _, m := range b.memory {
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", m.peer.name, mib(m.start.RSS), mib(m.start.PSS), number(m.perConnection(), 0), mib(m.after.RSS))
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", m.name, m.lane.in, mib(m.atStart.RSS), mib(m.atStart.PSS), number(m.perConnection(), 0), mib(m.after.RSS))
 	}
 	w.WriteString("\n")
-}
-
-// writeGoals holds outrider-proxy to its goals, as far as they were measured.
-func (b *bench) writeGoals(w *strings.Builder) {
-	var rows []string
-	row := func(goal, measured string, met bool) {
-		rows = append(rows, fmt.Sprintf("| %s | %s | %s |\n", goal, measured, map[bool]string{true: "yes", false: "**no**"}[met]))
-	}
-	for _, r := range b.results {
-		if r.peer.name != outboundName || r.c.conns > 64 {
-			continue
-		}
-		for _, g := range []struct {
-			base string
-			most float64
-		}{{nginxName, goalNginx}, {meshName, goalMesh}} {
-			if other := b.result(g.base, r.c.name); other != nil {
-				v := ratio(r.closed.cpu, other.closed.cpu)
-				row(fmt.Sprintf("%s: CPU per request ≤ %.2f × %s", r.c.name, g.most, g.base), number(v, 2), v <= g.most)
-			}
-		}
-	}
-	for _, m := range b.memory {
-		if m.peer.name == outboundName {
-			row("≤ 16 MiB resident at start", number(float64(m.start.RSS)/(1<<20), 1)+" MiB", m.start.RSS <= goalIdle)
-			row("≤ 10 KB per idle connection", number(m.perConnection(), 0)+" bytes", m.perConnection() <= goalPerConn)
-		}
-	}
-	if len(rows) > 0 {
-		w.WriteString("### Goals of outrider-out\n\n| goal | measured | met |\n|---|---:|---|\n" + strings.Join(rows, "") + "\n")
-	}
 }
 
 func (b *bench) resultsOf(c string) []*result {
@@ -215,7 +261,7 @@ func (b *bench) resultsOf(c string) []*result {
 // result returns a proxy's result of a case, or nil.
 func (b *bench) result(name, c string) *result {
 	for _, r := range b.results {
-		if r.peer.name == name && r.c.name == c {
+		if r.name == name && r.c.name == c {
 			return r
 		}
 	}

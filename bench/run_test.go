@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -29,7 +28,7 @@ func testBench(ctx context.Context, t *testing.T, args ...string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := []string{"-peers", "^(bare-go|reverse-proxy)$", "-cases", "^(get-16K|post-1K)/16$", "-time", "100ms", "-warm", "20ms", "-rounds", "1", "-latency-rounds", "1"}
+	base := []string{"-peers", "^(bare-go|reverse-proxy)$", "-cases", "^((h2c-)?post-1K/(64|4x32)|get-300B/64|grpc-unary/.*|grpc-stream/.*|http1-to-h2c.*|h2c-to-http1.*|tcp.*|tls-.*)$", "-time", "100ms", "-warm", "20ms", "-rounds", "1", "-latency-rounds", "1"}
 	o, err := parseOptions(append(base, args...))
 	if err != nil {
 		t.Fatal(err)
@@ -51,41 +50,44 @@ func TestRun(t *testing.T) {
 	for _, n := range b.backend.Served() {
 		served += n
 	}
-	pids := map[int]string{}
-	for _, p := range b.peers {
-		if p.process != nil {
-			pids[p.process.cmd.Process.Pid] = p.name
-		}
-	}
+	wantAlone(t) // each lane ends its processes
 	if err := b.close(); err != nil {
 		t.Error(err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(pids) != 2 {
-		t.Errorf("%d processes ran to the end, want 2", len(pids))
-	}
-	wantGone(t, b, pids)
+	wantGone(t, b)
 	if served == 0 || refused != 0 {
 		t.Errorf("the backend served %d requests and refused %d", served, refused)
 	}
-	if len(b.results) != 4 || len(b.memory) != 2 {
-		t.Fatalf("%d results and %d memory measurements, want 4 and 2", len(b.results), len(b.memory))
+	// Both proxies have a part in HTTP/1.1, one in each other lane.
+	if len(b.results) != 2*2+1+1+1+2+1+3 || len(b.memory) != 3 {
+		t.Fatalf("%d results and %d memory measurements, want 13 and 3", len(b.results), len(b.memory))
 	}
 	for _, r := range b.results {
-		if r.failed != 0 || r.peer.failure != nil {
-			t.Errorf("%s, %s: %d failed, %v, %v", r.peer.name, r.c.name, r.failed, r.first, r.peer.failure)
+		if r.failed != 0 || r.failure != nil {
+			t.Errorf("%s, %s: %d failed, %v, %v", r.name, r.c.name, r.failed, r.first, r.failure)
 		}
-		for name, s := range map[string]series{"cpu": r.closed.cpu, "perSec": r.closed.perSec, "p50": r.paced.p50, "p99": r.paced.p99} {
+		all := map[string]series{"cpu": r.closed.cpu, "perSec": r.closed.perSec}
+		if r.c.paced && r.name == "reverse-proxy" { // the slowest, so it can keep up with half of its own rate
+			all["p50"], all["p99"] = r.paced.p50, r.paced.p99
+		}
+		if r.c.lane.direct {
+			all["alone"] = b.alone[r.c.name].cpu
+		}
+		for name, s := range all {
 			if v := s.counted(); len(v) == 0 || v[0] <= 0 {
-				t.Errorf("%s, %s: %s is %v", r.peer.name, r.c.name, name, s)
+				t.Errorf("%s, %s: %s is %v", r.name, r.c.name, name, s)
 			}
+		}
+		if r.c.handshakes && r.group == "" {
+			t.Errorf("%s, %s: no group", r.name, r.c.name)
 		}
 	}
 	for _, m := range b.memory {
-		if m.start.RSS <= 0 || m.after.RSS <= 0 {
-			t.Errorf("memory of %s: %+v", m.peer.name, m)
+		if m.atStart.RSS <= 0 || m.after.RSS <= 0 {
+			t.Errorf("memory of %s: %+v", m.name, m)
 		}
 	}
 	if text := b.report(); !strings.Contains(text, "| bare-go |") || strings.Contains(text, "NaN") {
@@ -106,31 +108,31 @@ func TestInterrupt(t *testing.T) {
 	for _, p := range selected(allPeers(), b.o.peers, func(p *peer) string { return p.name }) {
 		p.path, _, p.absence = findSelf(b)
 		b.peers = append(b.peers, p)
-		if err := b.start(p); err != nil {
+	}
+	c := allCases()[0]
+	for _, e := range b.enter(c.lane) {
+		if err := b.start(e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	pids := map[int]string{}
-	for _, p := range b.peers {
-		pids[p.process.cmd.Process.Pid] = p.name
-	}
 	close(started)
-	if err := b.measureCase(allCases()[0], b.peers); err != context.Canceled {
+	if err := b.measureCase(c, b.entrants); err != context.Canceled {
 		t.Errorf("an interrupted measurement returned %v", err)
 	}
 	if err := b.close(); err != nil {
 		t.Error(err)
 	}
-	wantGone(t, b, pids)
+	wantAlone(t)
+	wantGone(t, b)
 }
 
 // A program that does not start is left out with what it said.
 func TestStartFails(t *testing.T) {
 	b := testBench(t.Context(), t)
-	p := &peer{name: "broken", path: "/bin/sh", command: func(*bench, *peer, string, string) ([]string, error) {
+	p := &peer{name: "broken", path: "/bin/sh", command: func(*bench, *entrant, string, string) ([]string, error) {
 		return []string{"-c", "echo no such directive; exit 3"}, nil
 	}}
-	err := b.start(p)
+	err := b.start(&entrant{peer: p, lane: allLanes()[0]})
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such directive") {
 		t.Errorf("starting it: %v", err)
 	}
@@ -139,13 +141,17 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-func wantGone(t *testing.T, b *bench, pids map[int]string) {
+// wantAlone fails where a process that this one started still runs.
+func wantAlone(t *testing.T) {
 	t.Helper()
-	for pid, name := range pids {
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
-			t.Errorf("process %d of %s still runs", pid, name)
-		}
+	tree, err := machine.Tree(os.Getpid())
+	if err != nil || len(tree) != 1 {
+		t.Errorf("%d processes run: %+v, %v", len(tree), tree, err)
 	}
+}
+
+func wantGone(t *testing.T, b *bench) {
+	t.Helper()
 	if _, err := os.Stat(b.dir); !os.IsNotExist(err) {
 		t.Errorf("the temporary directory: %v", err)
 	}

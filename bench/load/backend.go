@@ -11,25 +11,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Backend answers GET and POST on a number of loopback addresses with bytes prepared at start. The last path segment
-// of a request says how many bytes of body it wants: "/api/reviews/300".
+// Backend answers GET and POST on a number of loopback addresses with bytes prepared at start, over HTTP/1.1 or, on
+// connections that begin with its preface, HTTP/2. The last path segment of a request says how many bytes of body it
+// wants: "/api/reviews/300". "Get" and "Watch" there are gRPC methods: one message for one, and one for each.
 type Backend struct {
 	loop      *Loop
 	listeners []*listener
-	answers   map[int][]byte
+	answers   map[int][]byte // whole, over HTTP/1.1
+	sized     map[int]*sized // over HTTP/2
+	message   []byte         // what gRPC gets
 	refused   int
+	// begin returns what serves a new connection; nil is HTTP.
+	begin func(n *listener, fd int) handler
 }
+
+// MessageSize is the size of the backend's gRPC messages, and of those that it answers, without their prefix.
+const MessageSize = 100
 
 type listener struct {
 	backend *Backend
 	fd      int
 	addr    string
 	served  uint64
-	conns   map[int]*serverConn
+	conns   map[int]interface{ close() }
 }
 
-// serverConn is one connection of a proxy to the backend.
-type serverConn struct {
+// http1Server is one connection of a proxy to the backend over HTTP/1.1, or one that has not shown what it speaks.
+type http1Server struct {
 	listener *listener
 	fd       int
 	head     []byte // an incomplete head
@@ -43,9 +51,17 @@ var refusal = []byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnectio
 
 // Serve starts a backend on l with the given number of loopback addresses and one answer for each body size in bytes.
 func (l *Loop) Serve(addresses int, sizes ...int) (*Backend, error) {
-	b := &Backend{loop: l, answers: map[int][]byte{}}
+	b := &Backend{loop: l, answers: map[int][]byte{}, sized: map[int]*sized{}, message: Message(MessageSize)}
 	for _, size := range sizes {
-		b.answers[size] = answerOf(size)
+		if b.answers[size] != nil {
+			continue
+		}
+		if kindSized+len(b.answers) == encodings {
+			return nil, fmt.Errorf("the backend prepares at most %d sizes of answers", encodings-kindSized)
+		}
+		a := answerOf(size)
+		b.sized[size] = sizedOf(kindSized+len(b.answers), size, a[len(a)-size:])
+		b.answers[size] = a
 	}
 	for range addresses {
 		if err := b.listen(); err != nil {
@@ -61,7 +77,7 @@ func (b *Backend) listen() error {
 	if err != nil {
 		return err
 	}
-	n := &listener{backend: b, fd: fd, conns: map[int]*serverConn{}}
+	n := &listener{backend: b, fd: fd, conns: map[int]interface{ close() }{}}
 	if err := n.open(sa); err != nil {
 		_ = unix.Close(fd)
 		return fmt.Errorf("cannot listen on a loopback address: %w", err)
@@ -89,12 +105,25 @@ func (n *listener) open(sa *unix.SockaddrInet4) error {
 	return n.backend.loop.add(n.fd, n)
 }
 
-// answerOf returns a whole answer with a body of size bytes of JSON-like text.
+// answerFields are the header fields of an answer with a body of size bytes.
+func answerFields(size int) []Field {
+	return []Field{
+		{"Content-Type", "application/json"},
+		{"Content-Length", strconv.Itoa(size)},
+		{"Date", "Thu, 01 Jan 2026 00:00:00 GMT"},
+		{"Server", "backend"},
+		{"Cache-Control", "no-store"},
+	}
+}
+
+// answerOf returns a whole answer of HTTP/1.1 with a body of size bytes of JSON-like text.
 func answerOf(size int) []byte {
-	body := bytes.Repeat([]byte(`{"id":1,"stars":5},`), size/19+1)[:size]
-	a := []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(size) +
-		"\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nServer: backend\r\nCache-Control: no-store\r\n\r\n")
-	return append(a, body...)
+	a := []byte("HTTP/1.1 200 OK\r\n")
+	for _, f := range answerFields(size) {
+		a = append(a, f.Name+": "+f.Value+"\r\n"...)
+	}
+	a = append(a, "\r\n"...)
+	return append(a, bytes.Repeat([]byte(`{"id":1,"stars":5},`), size/19+1)[:size]...)
 }
 
 // Addresses returns the addresses that b listens at.
@@ -121,8 +150,8 @@ func (b *Backend) Refused() int { return b.refused }
 // Close closes all listeners and connections.
 func (b *Backend) Close() {
 	for _, n := range b.listeners {
-		for fd := range n.conns {
-			b.loop.drop(fd)
+		for _, c := range n.conns {
+			c.close()
 		}
 		b.loop.drop(n.fd)
 	}
@@ -142,9 +171,7 @@ func (n *listener) ready(uint32) {
 			err = prepare(fd)
 		}
 		if err == nil {
-			c := &serverConn{listener: n, fd: fd}
-			n.conns[fd] = c
-			err = n.backend.loop.add(fd, c)
+			err = n.backend.loop.add(fd, n.serve(fd))
 		}
 		if err != nil {
 			n.backend.loop.err = fmt.Errorf("cannot accept a connection at the backend: %w", err)
@@ -153,12 +180,22 @@ func (n *listener) ready(uint32) {
 	}
 }
 
-func (c *serverConn) close() {
+// serve returns what serves a new connection.
+func (n *listener) serve(fd int) handler {
+	if n.backend.begin != nil {
+		return n.backend.begin(n, fd)
+	}
+	c := &http1Server{listener: n, fd: fd}
+	n.conns[fd] = c
+	return c
+}
+
+func (c *http1Server) close() {
 	delete(c.listener.conns, c.fd)
 	c.listener.backend.loop.drop(c.fd)
 }
 
-func (c *serverConn) ready(events uint32) {
+func (c *http1Server) ready(events uint32) {
 	if len(c.unsent) > 0 {
 		if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 			c.send(c.unsent)
@@ -174,7 +211,7 @@ func (c *serverConn) ready(events uint32) {
 }
 
 // take handles request bytes. Only requests that arrive one at a time are read; a proxy does not pipeline.
-func (c *serverConn) take(b []byte) {
+func (c *http1Server) take(b []byte) {
 	if len(b) == 0 {
 		return
 	}
@@ -184,6 +221,14 @@ func (c *serverConn) take(b []byte) {
 		if len(c.head) > 0 {
 			c.head = append(c.head, b...)
 			b = c.head
+		}
+		if k := min(len(b), len(preface)); string(b[:k]) == preface[:k] {
+			if k < len(preface) {
+				c.head = append(c.head[:0], b...)
+				return
+			}
+			c.listener.serveHTTP2(c.fd, b[k:])
+			return
 		}
 		h, err := parseHead(b)
 		if err == nil && h.size == 0 {
@@ -209,13 +254,13 @@ func (c *serverConn) take(b []byte) {
 	}
 }
 
-func (c *serverConn) refuse() {
+func (c *http1Server) refuse() {
 	c.listener.backend.refused++
 	_, _ = unix.Write(c.fd, refusal) // the connection ends here, whether it arrives or not
 	c.close()
 }
 
-func (c *serverConn) send(b []byte) {
+func (c *http1Server) send(b []byte) {
 	n, err := unix.Write(c.fd, b)
 	if err != nil && err != unix.EAGAIN {
 		c.close()

@@ -4,6 +4,7 @@ package load
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
 )
@@ -12,6 +13,35 @@ import (
 // to the next of the backends, one request and one answer at a time, looks at nothing but where a message ends, and
 // has no features. It returns when ln is closed and all connections have ended.
 func Forward(ln net.Listener, backends []string) error {
+	return between(ln, backends, func(down, up net.Conn) {
+		buffer := make([]byte, bufferSize/2)
+		for relayOne(up, down, buffer) && relayOne(down, up, buffer) {
+		}
+	})
+}
+
+// Splice is the floor for opaque bytes: io.Copy both ways, which on Linux leaves the moving to the kernel. It returns as
+// Forward does.
+func Splice(ln net.Listener, backends []string) error {
+	return between(ln, backends, func(down, up net.Conn) {
+		var other sync.WaitGroup
+		other.Go(func() { pipe(up, down) })
+		pipe(down, up)
+		other.Wait()
+	})
+}
+
+// pipe copies until src ends, and passes the end on.
+func pipe(dst, src net.Conn) {
+	_, err := io.Copy(dst, src)
+	if err != nil {
+		_ = src.Close() // so that the other direction ends too
+	}
+	_ = dst.(*net.TCPConn).CloseWrite() // it may be gone already
+}
+
+// between relays each connection of ln, joined with one to the next of the backends, until it returns.
+func between(ln net.Listener, backends []string, relay func(down, up net.Conn)) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	for i := 0; ; i++ {
@@ -30,9 +60,7 @@ func Forward(ln net.Listener, backends []string) error {
 				return
 			}
 			defer func() { _ = up.Close() }()
-			buffer := make([]byte, bufferSize/2)
-			for relayOne(up, down, buffer) && relayOne(down, up, buffer) {
-			}
+			relay(down, up)
 		})
 	}
 }

@@ -13,15 +13,13 @@ import (
 )
 
 func request(size int) Request {
-	return Request{Bytes: fmt.Appendf(nil, "GET /api/reviews/%d HTTP/1.1\r\nHost: reviews:9080\r\n\r\n", size), Answer: size}
+	return Request{Method: "GET", Authority: "reviews:9080", Path: fmt.Sprintf("/api/reviews/%d", size), Answer: size}
 }
 
 func post(size, body int) Request {
-	return Request{
-		Bytes: fmt.Appendf(nil, "POST /api/reviews/%d HTTP/1.1\r\nHost: reviews:9080\r\nContent-Length: %d\r\n\r\n%s",
-			size, body, strings.Repeat("x", body)),
-		Answer: size,
-	}
+	r := request(size)
+	r.Method, r.Body = "POST", []byte(strings.Repeat("x", body))
+	return r
 }
 
 func start(t *testing.T, addresses int, sizes ...int) (*Loop, *Backend) {
@@ -45,7 +43,12 @@ func start(t *testing.T, addresses int, sizes ...int) (*Loop, *Backend) {
 
 func dial(t *testing.T, l *Loop, addr string, conns int, r Request) *Client {
 	t.Helper()
-	c, err := l.Dial(addr, conns, r)
+	return dialTo(t, l, Target{Addr: addr, Conns: conns}, r)
+}
+
+func dialTo(t *testing.T, l *Loop, to Target, r Request) *Client {
+	t.Helper()
+	c, err := l.Dial(to, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +161,7 @@ func TestPieces(t *testing.T) {
 func TestFailuresAreCounted(t *testing.T) {
 	l, b := start(t, 1, 300)
 	r := request(300)
-	r.Bytes = request(301).Bytes // the backend has no such answer
+	r.Path = request(301).Path // the backend has no such answer
 	c := dial(t, l, b.Addresses()[0], 2, r)
 	err := c.Saturate(time.Minute)
 	n, first := c.Failures()

@@ -30,10 +30,14 @@ type Loop struct {
 	fd       int
 	handlers []handler // by file descriptor
 	events   []unix.EpollEvent
-	buffer   []byte // what the current ready call read; nobody keeps it
+	buffer   []byte    // what the current ready call read; nobody keeps it
+	unsent   []flusher // those who have something to send, gathered over this turn
 	stopped  atomic.Bool
 	err      error // the first error of the loop itself
 }
+
+// flusher is a connection that gathers what it sends.
+type flusher interface{ flush() }
 
 // ErrStopped is returned by what waits on a loop after Stop.
 var ErrStopped = errors.New("stopped")
@@ -53,11 +57,16 @@ func (l *Loop) Stop() { l.stopped.Store(true) }
 // Close closes the epoll set; the sockets belong to their clients and backends.
 func (l *Loop) Close() error { return unix.Close(l.fd) }
 
-// turn handles what is ready now, without waiting.
+// turn sends what is gathered and handles what is ready now, without waiting.
 func (l *Loop) turn() error {
 	if l.stopped.Load() {
 		return ErrStopped
 	}
+	for i := 0; i < len(l.unsent); i++ { // a connection that replaces another joins meanwhile
+		l.unsent[i].flush()
+		l.unsent[i] = nil
+	}
+	l.unsent = l.unsent[:0]
 	n, err := unix.EpollWait(l.fd, l.events, 0)
 	if err != nil && err != unix.EINTR {
 		return fmt.Errorf("cannot wait for sockets: %w", err)
@@ -127,6 +136,23 @@ func socket(addr string) (int, *unix.SockaddrInet4, error) {
 		return -1, nil, fmt.Errorf("cannot create a socket: %w", err)
 	}
 	return fd, &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}, nil
+}
+
+// connect returns a socket connected to addr. It may wait: on loopback the kernel completes the handshake by itself, as
+// long as the listener's backlog has room.
+func connect(addr string) (int, error) {
+	fd, sa, err := socket(addr)
+	if err != nil {
+		return -1, err
+	}
+	if err = unix.Connect(fd, sa); err == nil {
+		err = prepare(fd)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("cannot connect to %s: %w", addr, err)
+	}
+	return fd, nil
 }
 
 // prepare makes a connected socket what the loop expects: non-blocking, and sending at once.
