@@ -35,6 +35,7 @@ type demo struct {
 	dir    string
 	mesh   *local.Mesh
 	load   *load
+	socket *socket
 	splits *splits
 	screen *screen
 	notes  *notes
@@ -46,8 +47,8 @@ func (p *program) demo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo [flags]",
 		Short: "Run a storefront with a gentle load, and show what the mesh does with it",
-		Long: `Run a storefront that calls reviews (three versions), details and ratings, with stand-ins for the applications and a gentle
-load, and show each service's rate, success and latency, and the measured split between versions beside the configured one.
+		Long: `Run a storefront that calls reviews (three versions), details and ratings, with stand-ins for the applications, a gentle
+load and a WebSocket, and show each service's rate, success and latency, and the measured split between versions beside the configured one.
 Its files are written to a directory: edit one and see the split move. The same by hand:
 
   outrider up -f DIR --stand-ins
@@ -100,7 +101,7 @@ func (d *demo) run(ctx context.Context, chosen func(flag string) bool) error {
 	d.notes.settle()
 	d.mesh, d.began = mesh, time.Now()
 	d.splits = newSplits(mesh)
-	d.load = newLoad(mesh.Ready().Proxy)
+	d.load, d.socket = newLoad(mesh.Ready().Proxy), newSocket(mesh.Ready().Proxy)
 	err = d.show(ctx, meshContext, last)
 	stop()
 	return errors.Join(err, d.p.cutOff(mesh.Wait()))
@@ -115,6 +116,7 @@ func (d *demo) show(ctx, mesh context.Context, last time.Duration) error {
 	}
 	var loading sync.WaitGroup
 	loading.Go(func() { d.load.run(ctx) })
+	loading.Go(func() { d.socket.run(ctx) })
 	err := d.follow(ctx, mesh)
 	loading.Wait() // ctx has ended: answers under way come in
 	if err != nil {
@@ -185,6 +187,9 @@ func (d *demo) sumUp(mesh context.Context) error {
 	}
 	if sent, failed, why := d.load.result(); failed > 0 {
 		fmt.Fprintf(d.p.err, "outrider: %d of the %d requests of the load got no answer, such as: %v\n", failed, sent, why)
+	}
+	if sent, failed, why := d.socket.result(); failed > 0 {
+		fmt.Fprintf(d.p.err, "outrider: %d of the %d messages through %s did not come back, such as: %v\n", failed, sent, demoSocket, why)
 	}
 	if v.outside() {
 		return &status{exitFindings, "a measured split lies outside its bounds"}

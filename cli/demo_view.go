@@ -40,7 +40,7 @@ func (d *demo) measure(ctx context.Context, over time.Duration) (*view, error) {
 	v := &view{elapsed: now.Sub(d.began), splits: d.splits.of}
 	seconds := max(2, math.Ceil(over.Seconds()))
 	window := fmt.Sprintf("[%ds]", int(seconds))
-	const seen = `{reporter="source"`
+	const seen = `{response_code!="101",reporter="source"` // a WebSocket is shown by its messages
 	by := func(expression string) (map[string]float64, error) {
 		samples, err := d.mesh.Prometheus().Query(ctx, expression, now)
 		out := map[string]float64{}
@@ -58,7 +58,7 @@ func (d *demo) measure(ctx context.Context, over time.Duration) (*view, error) {
 		"sum" + group + "(rate(istio_requests_total" + seen + `,response_code=~"[1-4].."}` + window + "))",
 		"histogram_quantile(0.5, " + latency + window + ")))",
 		"histogram_quantile(0.99, " + latency + window + ")))",
-		`sum by (pod) (istio_requests_total{reporter="destination"})`,
+		`sum by (pod) (istio_requests_total{response_code!="101",reporter="destination"})`,
 	}
 	results := make([]map[string]float64, len(queries))
 	for i, q := range queries {
@@ -72,6 +72,7 @@ func (d *demo) measure(ctx context.Context, over time.Duration) (*view, error) {
 		v.services = append(v.services, s)
 	}
 	slices.SortFunc(v.services, func(a, b serviceView) int { return strings.Compare(a.name, b.name) })
+	v.services = append(v.services, d.socket.measure(now, over))
 	for name, count := range results[4] {
 		v.instances = append(v.instances, instanceView{name, count})
 	}
@@ -146,22 +147,25 @@ func (d *demo) block(v *view) string {
 			}
 		})
 	}
-	heading("Requests per instance")
-	b.WriteString(wrapped(v.instances))
+	b.WriteString("\n" + d.label("Requests") + wrapped(v.instances))
 	return b.String()
 }
+
+// label opens the lines about something; what they say begins in the eleventh column.
+func (d *demo) label(name string) string {
+	return d.screen.style(bold, name) + strings.Repeat(" ", len(indent)-len(name))
+}
+
+const indent = "          "
 
 // wrapped lists instances with their counts, a few a line.
 func wrapped(instances []instanceView) string {
 	var b strings.Builder
 	for i, in := range instances {
-		if i%4 == 0 {
-			if i > 0 {
-				b.WriteString("\n")
-			}
-			b.WriteString(" ")
+		if i > 0 && i%5 == 0 {
+			b.WriteString("\n" + indent)
 		}
-		fmt.Fprintf(&b, " %-22s", in.name+" "+number(in.count, 0))
+		fmt.Fprintf(&b, "%-18s ", in.name+" "+number(in.count, 0))
 	}
 	lines := strings.Split(b.String(), "\n")
 	for i := range lines {
@@ -174,13 +178,13 @@ func wrapped(instances []instanceView) string {
 func (d *demo) invitation() string {
 	r := d.mesh.Ready()
 	var b strings.Builder
-	b.WriteString("\n" + d.screen.style(bold, "Try") + "   curl -x " + r.Proxy + " http://reviews:9080/\n")
-	fmt.Fprintf(&b, "      curl -x %s %s\n", r.Proxy, demoTarget)
-	fmt.Fprintf(&b, "      curl '%s/api/v1/query?query=sum(rate(istio_requests_total[10s]))'\n", r.Admin)
-	fmt.Fprintf(&b, "      %s/ in a browser\n", r.Admin)
-	b.WriteString(d.screen.style(bold, "Edit") + "  " + filepath.Join(d.dir, demoEditing) + ": change a weight, save, and the split moves\n")
+	b.WriteString(d.label("Try") + "curl -x " + r.Proxy + " http://reviews:9080/\n")
+	b.WriteString(indent + "curl -x " + r.Proxy + " " + demoTarget + "\n")
+	fmt.Fprintf(&b, "%scurl '%s/api/v1/query?query=sum(rate(istio_requests_total[10s]))'\n", indent, r.Admin)
+	fmt.Fprintf(&b, "%s%s/ in a browser\n", indent, r.Admin)
+	b.WriteString(d.label("Edit") + filepath.Join(d.dir, demoEditing) + ": change a weight, save, and the split moves\n")
 	for _, told := range d.notes.last() {
-		b.WriteString("      " + told + "\n")
+		b.WriteString(indent + told + "\n")
 	}
 	return b.String()
 }
