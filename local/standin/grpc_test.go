@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -535,6 +536,47 @@ func TestGRPCurl(t *testing.T) {
 	}
 	if got := run(a.Address(1), "grpc.health.v1.Health/Check"); !strings.Contains(got, "SERVING") {
 		t.Errorf("health: %s", got)
+	}
+}
+
+// TestUnserveLetsStreamsEnd: what is under way goes on while there is time.
+func TestUnserveLetsStreamsEnd(t *testing.T) {
+	a := start(t, web("i"), Role{}, Port{Port: 1, Protocol: model.GRPC})
+	address := a.Address(1)
+	chat := open(t, dial(t, a, 1, "i"), "/"+echoService+"/Chat", true, true)
+	say := func(message string) {
+		t.Helper()
+		if err := chat.SendMsg(ask(message)); err != nil {
+			t.Fatal(err)
+		}
+		if e := receive(t, chat); e.Message != message {
+			t.Fatalf("%q came back as %q", message, e.Message)
+		}
+	}
+	say("before")
+	ended := make(chan error, 1)
+	go func() { ended <- a.Unserve(t.Context(), 1) }()
+	for { // until nobody new is let in
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			break
+		}
+		conn.Close()
+	}
+	say("after")
+	select {
+	case err := <-ended:
+		t.Fatalf("the port has ended before the stream: %v", err)
+	default:
+	}
+	if err := chat.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if err := chat.RecvMsg(schema().newResponse()); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
