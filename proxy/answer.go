@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
-	"github.com/outrider-mesh/outrider/wire/http1"
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
@@ -18,6 +18,10 @@ func (x *exchange) say(o outcome, status int, why string) {
 	res := &x.res
 	res.Reset()
 	res.Status = status
+	if x.grpc {
+		x.sayGRPC(o, grpcOf(o, status), why)
+		return
+	}
 	if why != "" {
 		res.Add("content-type", "text/plain")
 	}
@@ -29,6 +33,10 @@ func (x *exchange) direct(r *reply) {
 	res := &x.res
 	res.Reset()
 	res.Status = r.spec.Status
+	if x.grpc {
+		x.sayGRPC(r.outcome, telemetry.GRPCOf(res.Status), r.spec.Body)
+		return
+	}
 	typed := false
 	for _, h := range r.spec.Headers {
 		res.Add(h.Name, h.Value)
@@ -44,6 +52,46 @@ func (x *exchange) direct(r *reply) {
 		x.rule.response.Response(res)
 	}
 	x.conclude(r.outcome, r.spec.Body)
+}
+
+// grpcOf is the gRPC status of an answer of our own: as Envoy derives it from the HTTP status, but that a deadline of the
+// client's own says so.
+func grpcOf(o outcome, status int) int {
+	if o == clientDeadline {
+		return grpcDeadlineExceeded
+	}
+	return telemetry.GRPCOf(status)
+}
+
+const grpcDeadlineExceeded = 4
+
+// sayGRPC answers a gRPC request as gRPC's servers do: 200, and what is meant in trailers, which are all there is.
+func (x *exchange) sayGRPC(o outcome, code int, why string) {
+	res := &x.res
+	res.Status = 200
+	res.Add("content-type", "application/grpc")
+	x.spare = strconv.AppendInt(x.spare[:0], int64(code), 10)
+	res.SetBytes(message.GRPCStatus, "grpc-status", x.spare)
+	if why != "" {
+		x.spare = appendGRPCMessage(x.spare[:0], why)
+		res.SetBytes(message.Other, "grpc-message", x.spare)
+	}
+	x.grpcStatus = code
+	x.conclude(o, "")
+}
+
+// appendGRPCMessage appends a message as the field grpc-message has it: printable ASCII but "%" as it is, the rest in
+// percent escapes.
+func appendGRPCMessage(dst []byte, s string) []byte {
+	const digits = "0123456789ABCDEF"
+	for i := range len(s) {
+		if c := s[i]; c >= ' ' && c <= '~' && c != '%' {
+			dst = append(dst, c)
+		} else {
+			dst = append(dst, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return dst
 }
 
 // origin is the request's Origin, or nothing.
@@ -74,10 +122,7 @@ func (x *exchange) reply(o outcome) { x.conclude(o, "") }
 
 // conclude completes x.res with a body and sends it, in a phase of its own: what ended the exchange must not end the answer.
 func (x *exchange) conclude(o outcome, body string) {
-	c := x.conn
-	if c.guard.arm(now() + int64(c.proxy.limits.HeadTimeout)) {
-		c.link.Resume()
-	}
+	x.watch.arm(now() + int64(x.conn.proxy.limits.HeadTimeout))
 	x.outcome = o
 	res := &x.res
 	if x.b.reasons && o >= badRequest {
@@ -88,24 +133,28 @@ func (x *exchange) conclude(o outcome, body string) {
 	res.BodyLength = int64(len(body))
 	x.status = res.Status
 	x.settle()
-	x.out = http1.AppendResponse(x.out[:0], res, x.options())
-	if !isHead(&x.req) && res.Status >= 200 && res.Status != 204 && res.Status != 304 {
-		x.out = append(x.out, body...)
+	none := body == "" || isHead(&x.req) || res.Status < 200 || res.Status == 204 || res.Status == 304
+	to := x.start(none)
+	var err error
+	if !none {
+		x.spare = append(x.spare[:0], body...)
+		err = to.Send(x.spare, true)
+		if x.stream != nil {
+			x.sent += int64(len(body))
+		}
 	}
-	x.complete = x.write(x.out)
+	if err == nil {
+		err = to.Flush()
+	}
+	if err != nil {
+		x.untaken(false)
+		return
+	}
+	x.complete = true
 }
 
 // dateFormat is RFC 9110's IMF-fixdate.
 const dateFormat = "Mon, 02 Jan 2006 15:04:05 GMT"
-
-// settle decides whether the connection goes on after an answer of our own: only where the request's body is out of the way.
-func (x *exchange) settle() {
-	x.again = !x.req.Close && !x.conn.leaving()
-	if x.streams {
-		x.again = false
-		x.linger = true
-	}
-}
 
 // tooFar is the text for a known host at a port that it lacks; the compiler writes such replies, this one is CONNECT's.
 func tooFar(authority []byte) string {

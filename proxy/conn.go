@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/outrider-mesh/outrider/proxy/balance"
+	"github.com/outrider-mesh/outrider/wire/http2"
 	"github.com/outrider-mesh/outrider/wire/link"
 )
 
@@ -18,22 +18,27 @@ type conn struct {
 	remote   netip.AddrPort
 	// in holds bytes that were received and not yet used; nil while there are none.
 	in    *link.Buffer
-	guard guard
-	// upstream is the link that the exchange under way waits on, for interrupt.
-	upstream atomic.Pointer[link.Link]
-	rand     balance.Rand
+	watch watch
+	// session serves the connection where it is one of HTTP/2.
+	session atomic.Pointer[session]
 	// port is what CONNECT named, for the requests inside; 0 outside of one.
 	port int
 	// table names the route table that the TLS chain of the connection has, "" for the listener's.
 	table string
-	// inner is what CONNECT named where the protocol of the bytes inside has to be found out.
-	inner []byte
+	// inner is what CONNECT named: the protocol of the bytes inside has to be found out.
+	inner inner
 	// gone says that the client went away before it said anything.
 	gone bool
 }
 
+// inner is what a CONNECT that was answered leads to.
+type inner struct {
+	name     []byte // authority, nil outside of one
+	declared bool   // the port is one of HTTP: nothing else may follow
+}
+
 func newConn(l *listener, nc net.Conn) *conn {
-	c := &conn{proxy: l.proxy, listener: l, rand: balance.NewRand(l.proxy.seed())}
+	c := &conn{proxy: l.proxy, listener: l}
 	if err := c.link.Init(nc); err != nil {
 		l.proxy.log.Error("cannot use connection", "peer", nc.RemoteAddr(), "reason", err)
 		return nil
@@ -42,7 +47,8 @@ func newConn(l *listener, nc net.Conn) *conn {
 		ap := a.AddrPort()
 		c.remote = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}
-	c.guard.rest(now() + int64(l.proxy.limits.HeadTimeout))
+	c.watch.client = &c.link
+	c.watch.rest(now() + int64(l.proxy.limits.HeadTimeout))
 	return c
 }
 
@@ -52,21 +58,45 @@ func (c *conn) serve() {
 	if !c.speak() {
 		return
 	}
-	for c.await() {
+	for fresh := true; c.await(); {
+		if fresh && c.version2() {
+			c.multiplex()
+			return
+		}
+		fresh = false
 		x := getExchange(c)
 		again := x.run()
 		putExchange(x)
 		if !again {
 			return
 		}
-		if name := c.inner; name != nil {
-			if c.inner = nil; !c.detect(0, name) {
+		if c.inner.name != nil {
+			if !c.within() {
 				return
 			}
+			fresh = true
 		}
-		c.guard.waiting.Store(0)
-		if c.guard.rest(now() + int64(c.proxy.limits.Idle)) {
-			c.link.Resume() // the exchange was over when its time was
+		c.watch.waiting.Store(0)
+		c.watch.rest(now() + int64(c.proxy.limits.Idle))
+	}
+}
+
+// version2 says whether the connection's first bytes are those of HTTP/2: by prior knowledge it may be spoken wherever
+// HTTP is. What begins so and goes on otherwise is refused by the codec of HTTP/1.
+func (c *conn) version2() bool {
+	for {
+		b := c.in.Bytes()
+		n := min(len(b), len(http2.Preface))
+		switch {
+		case string(b[:n]) != http2.Preface[:n]:
+			return false
+		case n == len(http2.Preface):
+			return true
+		case n == 1: // a "P" may begin a POST
+			c.watch.arm(now() + int64(c.proxy.limits.HeadTimeout))
+		}
+		if c.link.More(c.in) != nil {
+			return false
 		}
 	}
 }
@@ -98,21 +128,29 @@ func (c *conn) await() bool {
 func (c *conn) leaving() bool { return c.listener.retired.Load() }
 
 // retire ends the connection if it is idle; a busy one sees leaving when its exchange is done.
-func (c *conn) retire() { c.guard.retire(c.link.InterruptRead) }
+func (c *conn) retire() {
+	if s := c.session.Load(); s != nil {
+		s.retire()
+		return
+	}
+	c.watch.retire(c.link.InterruptRead)
+}
 
-// interrupt ends every wait of the connection's goroutine.
-func (c *conn) interrupt() {
-	c.link.Interrupt()
-	if up := c.upstream.Load(); up != nil {
-		up.Interrupt()
+// tell counts what passes on exchanges that last.
+func (c *conn) tell() {
+	if s := c.session.Load(); s != nil {
+		s.tell()
 	}
 }
 
 // cut ends the connection now, whatever it does.
 func (c *conn) cut() {
 	c.link.Cut()
-	if up := c.upstream.Load(); up != nil {
+	if up := c.watch.up.Load(); up != nil {
 		up.Cut()
+	}
+	if call := c.watch.call.Load(); call != nil {
+		call.Interrupt()
 	}
 }
 
@@ -148,10 +186,8 @@ func (c *conn) linger() {
 	if c.link.CloseWrite() != nil {
 		return
 	}
-	if c.guard.arm(now() + int64(lingerFor)) {
-		c.link.Resume()
-	}
-	c.guard.waiting.Store(0)
+	c.watch.arm(now() + int64(lingerFor))
+	c.watch.waiting.Store(0)
 	for n := 0; n < lingerBytes; {
 		b, err := c.link.Receive()
 		if err != nil {

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"errors"
+	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
@@ -13,12 +15,17 @@ import (
 	"github.com/outrider-mesh/outrider/wire/http1"
 	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/message"
+	"github.com/outrider-mesh/outrider/wire/mux"
 )
 
-// exchange is one request and its response passing through the proxy. Its life is run.
+// exchange is one request and its response passing through the proxy. Its life is run on HTTP/1, serve on HTTP/2.
 type exchange struct {
 	conn *conn
 	b    *binding
+	// watch is what ends the exchange's waits from outside.
+	watch *watch
+	// stream is where the request came on, nil where that is the connection itself (HTTP/1).
+	stream *stream
 
 	req      message.Request
 	res      message.Response
@@ -35,8 +42,11 @@ type exchange struct {
 	caller   *telemetry.HTTP
 
 	// The way to the upstream and back.
-	up         *upstream.Conn
-	answer     *link.Buffer // received from up and not yet used
+	up         *upstream.Conn // HTTP/1
+	call       *mux.Call      // HTTP/2
+	answer     *link.Buffer   // received from up and not yet used
+	back       inflow         // the answer's body, of up
+	down       outflow        // the answer as an HTTP/1 client gets it
 	pump       *pump
 	inline     int  // bytes of the request's body, all in conn.in, while it was not sent away for good
 	streams    bool // the body is not all there: a pump sends it
@@ -55,14 +65,25 @@ type exchange struct {
 	outcome         outcome
 	refused         error // why the last endpoint could not be connected to
 	status          int
-	out             []byte // heads are written here
-	spare           []byte // small pieces: a location, joined values
+	out             []byte      // heads are written here
+	spare           []byte      // small pieces: a location, joined values
+	grpc            bool        // the request is gRPC's
+	asked           bool        // the deadline is the one that the client asked for
+	key             string      // Sec-WebSocket-Key of a request that went on without
+	lasting         atomic.Bool // a gRPC answer is on its way, and its edge known
+	torn            atomic.Bool // a tunnel failed
+	toldThere       int64       // messages that were counted already
+	toldBack        int64
+	grpcStatus      int // of the answer, -1 where it has none
+	sentMessages    telemetry.Messages
+	messages        telemetry.Messages
+	rand            balance.Rand
 	routes          route.Scratch
 	edits           policy.Scratch
 	hash            balance.Scratch
 }
 
-var exchanges = sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, 1<<10)} }}
+var exchanges = sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, 1<<10), rand: balance.NewRand(rand.Uint64())} }}
 
 // maxHeads and maxOut are how much memory a pooled exchange may hold on to, for heads, and to write from: the pieces of a
 // chunked body are as large as a read buffer (BenchmarkExchange, in chunks).
@@ -73,12 +94,12 @@ const (
 
 func getExchange(c *conn) *exchange {
 	x := exchanges.Get().(*exchange)
-	x.conn, x.b = c, c.listener.live.Load()
+	x.conn, x.b, x.watch = c, c.listener.live.Load(), &c.watch
 	return x
 }
 
 func putExchange(x *exchange) {
-	if cap(x.out) > maxOut || x.req.Footprint()+x.res.Footprint()+x.trailers.Footprint() > maxHeads {
+	if cap(x.out)+cap(x.down.out) > maxOut || x.req.Footprint()+x.res.Footprint()+x.trailers.Footprint() > maxHeads {
 		return
 	}
 	x.req.Reset()
@@ -86,7 +107,8 @@ func putExchange(x *exchange) {
 	x.trailers.Reset()
 	*x = exchange{
 		req: x.req, res: x.res, trailers: x.trailers,
-		out: x.out[:0], spare: x.spare[:0], routes: x.routes, edits: x.edits, hash: x.hash,
+		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash,
+		down: outflow{out: x.down.out[:0]},
 	}
 	exchanges.Put(x)
 }
@@ -96,12 +118,17 @@ func (x *exchange) run() (again bool) {
 	if !x.receive() {
 		return false
 	}
+	x.proceed()
+	return x.again
+}
+
+// proceed carries a request that is here to its end.
+func (x *exchange) proceed() {
 	if x.match() && x.admit() {
 		x.forward()
 	}
 	x.finish()
 	x.record()
-	return x.again
 }
 
 // receive reads the request's head. A refused head is answered and recorded here: there is no exchange to speak of.
@@ -123,8 +150,8 @@ func (x *exchange) receive() bool {
 			x.received = int64(n)
 			return true
 		}
-		if from == 0 && c.guard.arm(now()+int64(c.proxy.limits.HeadTimeout)) {
-			c.link.Resume()
+		if from == 0 {
+			x.watch.arm(now() + int64(c.proxy.limits.HeadTimeout))
 		}
 		from = c.in.Len()
 		if err := c.link.More(c.in); err != nil {
@@ -168,6 +195,7 @@ func (x *exchange) answerEarly(o outcome, status int, why string) {
 func (x *exchange) match() bool {
 	c := x.conn
 	x.deadline = never
+	x.recognise()
 	x.body()
 	if !x.normalize() {
 		return false
@@ -185,7 +213,7 @@ func (x *exchange) match() bool {
 	if x.b.spec.Direction == model.Inbound {
 		x.identify()
 	}
-	if x.b.spec.Explicit && m.Known && isConnect(&x.req) && !(m.Found && (m.Rule.refuses() || m.Rule.unread())) {
+	if x.b.spec.Explicit && m.Known && isConnect(&x.req) && !(m.Found && (m.Rule.refuses() || m.Rule.opaque())) {
 		x.undeclared = m.Found && m.Rule.undeclared()
 		x.inside() // whatever the rules say of paths and fields, they say to the requests inside
 		return false
@@ -207,21 +235,24 @@ var schemeHTTP, schemeHTTPS = []byte("http"), []byte("https")
 
 // limit arms the exchange's deadline: the route's timeout, or that of its one attempt where it is shorter.
 func (x *exchange) limit() {
-	c, timeout := x.conn, x.rule.timeout
+	timeout := x.rule.timeout
 	if b := x.rule.backendTimeout; b > 0 && (timeout == 0 || b < timeout) {
 		timeout = b
+	}
+	if x.grpc {
+		timeout = x.cap(timeout)
 	}
 	if timeout > 0 {
 		x.deadline = x.begin + timeout
 		if timeout < int64(fineBelow) {
 			x.hurried = true
-			c.proxy.conns.hurry()
+			x.conn.proxy.conns.hurry()
 		}
 	}
-	if c.guard.arm(x.deadline) {
-		c.link.Resume() // the idle phase was ended in the moment that the request came
+	x.watch.arm(x.deadline)
+	if x.stream == nil {
+		x.watch.waiting.Store(x.begin)
 	}
-	c.guard.waiting.Store(x.begin)
 }
 
 // body works out how the request's body comes: none, all there, or still to be streamed.
@@ -229,6 +260,8 @@ func (x *exchange) body() {
 	n := x.req.BodyLength
 	c := x.conn
 	switch {
+	case x.stream != nil:
+		x.streams = n != message.NoBody
 	case n == message.NoBody:
 		c.consumed()
 	case n > 0 && int64(c.in.Len()) >= n && !x.req.ExpectContinue:
@@ -249,7 +282,7 @@ func (x *exchange) normalize() bool {
 	switch scheme := x.req.Scheme(); {
 	case x.conn.link.Secured():
 		x.req.SetScheme(schemeHTTPS)
-	case len(scheme) == 0:
+	case len(scheme) == 0, x.stream != nil: // an HTTP/2 client whose TLS ended before us says https
 		x.req.SetScheme(schemeHTTP)
 	case string(scheme) != "http": // whoever wrote https did not mean it to be sent in the clear
 		x.say(badRequest, endings[badRequest].status, "a target of the scheme https cannot be fetched in the clear; use CONNECT")
@@ -278,11 +311,10 @@ func (x *exchange) admit() bool {
 	return true
 }
 
-// finish brings the connection, the upstream connection and the pump to a defined end.
+// finish brings the endpoint's side, the pump and the client's side to a defined end.
 func (x *exchange) finish() {
-	c := x.conn
 	if x.hurried {
-		c.proxy.conns.relax()
+		x.conn.proxy.conns.relax()
 	}
 	if x.pump != nil {
 		x.pump.end()
@@ -292,31 +324,8 @@ func (x *exchange) finish() {
 		link.PutBuffer(x.answer)
 		x.answer = nil
 	}
-	if x.up != nil {
-		c.upstream.Store(nil)
-		x.up.Drop() // what could be kept has been given back already
-		x.up = nil
-	}
-	x.spend()
-	c.consumed()
-	x.again = x.again && x.complete
-	switch {
-	case x.again:
-	case x.started && !x.complete:
-		_ = c.link.Reset() // what the client has must not pass for a whole response
-	case x.linger, c.in != nil, c.link.Pending():
-		c.linger()
-	}
-}
-
-// spend drops the request's body where it was all there: it was sent, or the answer came without it. Where it was not, a pump
-// has conn.in.
-func (x *exchange) spend() {
-	if x.inline > 0 {
-		x.conn.in.Skip(x.inline)
-		x.inline = 0
-		x.conn.consumed()
-	}
+	x.drop() // what could be kept has been given back already
+	x.part()
 }
 
 // vanish ends an exchange whose client has gone.
@@ -326,12 +335,14 @@ func (x *exchange) vanish() {
 
 // interrupted ends an exchange whose time is over, or whose client has gone.
 func (x *exchange) interrupted() {
-	if x.conn.guard.why() == vanished {
+	if x.watch.guard.why() == vanished {
 		x.vanish()
 		return
 	}
 	o := routeTimeout
-	if b := x.rule.backendTimeout; b > 0 && (x.rule.timeout == 0 || b < x.rule.timeout) {
+	if x.asked {
+		o = clientDeadline
+	} else if b := x.rule.backendTimeout; b > 0 && (x.rule.timeout == 0 || b < x.rule.timeout) {
 		o = upstreamTimeout
 	}
 	x.say(o, endings[o].status, endings[o].body)
@@ -341,7 +352,7 @@ func (x *exchange) interrupted() {
 // the wait ended with.
 func (x *exchange) ended(err error) bool {
 	switch {
-	case x.conn.guard.over():
+	case x.watch.over():
 		x.interrupted()
 	case x.pump != nil && x.pump.failed(err):
 		x.pumpFailed()

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"strconv"
 	"time"
@@ -11,8 +12,6 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/proxy/balance"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
-	"github.com/outrider-mesh/outrider/wire/http1"
-	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
@@ -33,10 +32,6 @@ func (x *exchange) forward() {
 	}
 	if opaque(x.target.cluster.Spec.Protocol) {
 		x.say(noRoute, 503, "no route: this port of "+x.target.cluster.Spec.Service.Host+" does not serve HTTP; CONNECT tunnels to it")
-		return
-	}
-	if !x.target.spoken() {
-		x.say(upstreamProtocol, endings[upstreamProtocol].status, "this port speaks HTTP/2, which is passed on unread only: CONNECT tunnels to it")
 		return
 	}
 	x.edit()
@@ -72,7 +67,7 @@ func (x *exchange) choose() *target {
 	if r.split == nil {
 		return &r.targets[0]
 	}
-	return &r.targets[r.split.Pick(&x.conn.rand)]
+	return &r.targets[r.split.Pick(&x.rand)]
 }
 
 // edit changes the request as the rule, the destination and the mesh ask for.
@@ -105,7 +100,7 @@ func (x *exchange) introduce() {
 		r.SetBytes(message.XForwardedProto, "x-forwarded-proto", r.Scheme())
 	}
 	if _, ok := r.Get(message.XRequestID); !ok {
-		x.spare = appendRequestID(x.spare[:0], &x.conn.rand)
+		x.spare = appendRequestID(x.spare[:0], &x.rand)
 		r.SetBytes(message.XRequestID, "x-request-id", x.spare)
 	}
 }
@@ -123,10 +118,10 @@ func (x *exchange) pick(last *upstream.Endpoint) *upstream.Endpoint {
 	}
 	var k balance.Key
 	if c.Hasher != nil {
-		k, x.cookie = c.Hasher.Key(&x.req, x.conn.remote.Addr(), &x.conn.rand, &x.hash)
+		k, x.cookie = c.Hasher.Key(&x.req, x.conn.remote.Addr(), &x.rand, &x.hash)
 	}
 	for range 5 { // a few draws avoid the endpoint that just failed (Istio's hostSelectionRetryMaxAttempts)
-		i := c.Balancer.Pick(k, &x.conn.rand)
+		i := c.Balancer.Pick(k, &x.rand)
 		if i < 0 {
 			x.say(noHealthyEndpoint, endings[noHealthyEndpoint].status, endings[noHealthyEndpoint].body)
 			return nil
@@ -150,145 +145,99 @@ func (x *exchange) dialled(c *upstream.Cluster) *upstream.Endpoint {
 	return c.Dialled(x.spare, x.begin)
 }
 
-// attempt sends the request to e and, when an answer comes, relays it. False means that nothing was sent and another
-// endpoint may be tried.
-func (x *exchange) attempt(e *upstream.Endpoint, n int) (done bool) {
-	if x.member != nil {
-		x.member.Host.Active.Add(1)
-		defer x.member.Host.Active.Add(-1)
-	}
-	request := x.encode(n)
-	for fresh := false; ; fresh = true {
-		if !x.lease(e, fresh) {
-			return x.outcome != passed // the wait for it was ended: answered
-		}
-		answer, err := x.send(request)
-		if err == nil {
-			x.answer = answer
-			x.relay()
-			return true
-		}
-		if !x.resend(err) {
-			return true
-		}
-	}
-}
-
 // lease gets a connection to e: a kept one, or a new one where there is none or fresh asks for it.
 func (x *exchange) lease(e *upstream.Endpoint, fresh bool) bool {
-	c := x.conn
 	if !fresh {
 		x.up = e.Lease()
 	}
 	if x.up == nil {
 		up, err := x.dial(e)
 		if err != nil {
-			c.proxy.log.Debug("cannot connect", "peer", e.Address(), "reason", err)
-			x.refused = err
-			if c.guard.over() || x.deadline <= now() {
-				x.interrupted()
-			}
+			x.unconnected(e, err)
 			return false
 		}
-		if c.listener.leadsTo(&up.Link) {
+		if x.conn.listener.leadsTo(&up.Link) {
 			up.Drop()
 			x.say(loop, endings[loop].status, endings[loop].body)
 			return false
 		}
 		x.up = up
 	}
-	c.upstream.Store(&x.up.Link)
-	if c.guard.over() { // before upstream was there to be interrupted
+	x.watch.up.Store(&x.up.Link)
+	if x.watch.over() { // before up was there to be interrupted
 		x.interrupted()
 		return false
 	}
 	return true
 }
 
-// dial connects within the cluster's connect timeout and what is left of the exchange's own.
-func (x *exchange) dial(e *upstream.Endpoint) (*upstream.Conn, error) {
+// unconnected notes that e could not be connected to, and ends the exchange if it was its time that ran out.
+func (x *exchange) unconnected(e *upstream.Endpoint, err error) {
+	x.conn.proxy.log.Debug("cannot connect", "peer", e.Address(), "reason", err)
+	x.refused = err
+	if x.watch.over() || x.deadline <= now() {
+		x.interrupted()
+	}
+}
+
+// patience is how long connecting may take: the cluster's connect timeout, or what is left of the exchange's own.
+func (x *exchange) patience() (time.Duration, error) {
 	timeout := x.target.cluster.ConnectTimeout
 	if x.deadline != never {
 		timeout = min(timeout, time.Duration(x.deadline-now()))
 		if timeout <= 0 {
-			return nil, context.DeadlineExceeded
+			return 0, context.DeadlineExceeded
 		}
 	}
-	c := x.target.cluster
-	if c.TLS == nil {
-		return e.Dial(x.conn.proxy.life, timeout, nil)
+	return timeout, nil
+}
+
+// dial opens a connection for HTTP/1, or for bytes.
+func (x *exchange) dial(e *upstream.Endpoint) (*upstream.Conn, error) {
+	timeout, err := x.patience()
+	if err != nil {
+		return nil, err
 	}
-	host, _, _ := message.SplitAuthority(x.req.Authority())
-	if c.Spec.Kind != model.Passthrough {
-		host = []byte(c.Spec.Service.Host) // connections are shared, so their name is not the request's
+	if x.target.cluster.TLS == nil {
+		return e.Dial(x.conn.proxy.life, timeout, nil)
 	}
 	alpn := []string{"http/1.1"}
 	if x.raw || isConnect(&x.req) {
 		alpn = nil
 	}
-	up, err := e.Dial(x.conn.proxy.life, timeout, c.TLS.Config(string(host), alpn...))
+	up, err := e.Dial(x.conn.proxy.life, timeout, x.secure(alpn...))
 	x.conn.proxy.handshaken(err)
 	return up, err
 }
 
-// encode writes the request's head, and behind it the body where that is here as a whole.
-func (x *exchange) encode(attempt int) []byte {
-	r := &x.req
-	if x.b.spec.Direction != model.Inbound {
-		x.spare = strconv.AppendInt(x.spare[:0], int64(attempt), 10)
-		r.SetBytes(message.XEnvoyAttemptCount, "x-envoy-attempt-count", x.spare)
-		if x.member != nil && x.member.Spec.Sidecar {
-			r.SetBytes(message.XOutriderPeer, "x-outrider-peer", x.b.peer)
-		}
+// connect2 opens a connection for HTTP/2, unless somebody else is about to.
+func (x *exchange) connect2(e *upstream.Endpoint, timeout time.Duration, most uint32) (*upstream.Shared, error) {
+	var secure *tls.Config
+	if x.target.cluster.TLS != nil {
+		secure = x.secure("h2", "http/1.1")
 	}
-	x.out = http1.AppendRequest(x.out[:0], r, http1.RequestOptions{})
-	if x.inline == 0 {
-		return x.out
+	s, err := e.Connect(x.conn.proxy.life, timeout, secure, most)
+	if secure != nil {
+		x.conn.proxy.handshaken(err)
 	}
-	if whole, ok := x.conn.in.Lead(x.out, x.inline); ok {
-		return whole
+	if err == nil && x.conn.listener.leadsTo(s.Link()) {
+		s.Cut()
+		err = errLoop
+		x.say(loop, endings[loop].status, endings[loop].body)
 	}
-	x.out = append(x.out, x.conn.in.Bytes()[:x.inline]...)
-	return x.out
+	return s, err
 }
 
-// send writes the request and waits for the first bytes of the answer.
-func (x *exchange) send(request []byte) (*link.Buffer, error) {
-	up := x.up
-	if !x.streams {
-		return up.Ask(request)
-	}
-	if up.Reused && !up.Fresh() {
-		return nil, link.ErrStale
-	}
-	if _, err := up.Write(request); err != nil {
-		return nil, err
-	}
-	x.startPump()
-	return up.Receive()
-}
+var errLoop = errors.New("the connection comes back to this proxy")
 
-// resend decides what an attempt's error means: true asks for the request to be sent again on another connection, when it
-// certainly was not processed or may be processed twice (RFC 9110 §9.2.2). A fresh connection that fails is not replaced:
-// its peer closes or speaks first each time.
-func (x *exchange) resend(err error) bool {
-	c, up := x.conn, x.up
-	c.upstream.Store(nil)
-	x.up = nil
-	up.Drop()
-	switch {
-	case errors.Is(err, link.ErrStale) && up.Reused:
-		return true
-	case x.ended(err):
-		return false
-	case up.Reused && !x.resent && !x.streams && idempotent(x.req.Method()):
-		x.resent = true
-		c.proxy.stats.resent.Add(1)
-		return true
+// secure is how TLS is spoken to the target.
+func (x *exchange) secure(alpn ...string) *tls.Config {
+	c := x.target.cluster
+	host, _, _ := message.SplitAuthority(x.req.Authority())
+	if c.Spec.Kind != model.Passthrough {
+		host = []byte(c.Spec.Service.Host) // connections are shared, so their name is not the request's
 	}
-	x.counted(endings[upstreamReset].status)
-	x.say(upstreamReset, endings[upstreamReset].status, endings[upstreamReset].body)
-	return false
+	return c.TLS.Config(string(host), alpn...)
 }
 
 // counted counts what the endpoint gave for an answer.
@@ -307,6 +256,7 @@ func idempotent(method []byte) bool {
 	return false
 }
 
+// isConnect says whether r asks for a tunnel; extended CONNECT is an upgrade and has another method by now.
 func isConnect(r *message.Request) bool { return string(r.Method()) == "CONNECT" }
 
 // appendHostPort appends authority with a port, the given one where it has none.

@@ -166,25 +166,9 @@ func (b *binding) secure(p *Proxy, tables map[string]*route.Table[*rule]) (err e
 	if b.server, err = certificate.NewServer(b.spec.TLS, old, p.log); err != nil {
 		return err
 	}
-	b.tables, b.port, b.tls = tables, 443, withoutHTTP2(b.server.Config())
+	b.tables, b.port, b.tls = tables, 443, b.server.Config()
 	b.expires = p.metrics.Certificates(b.server.Expiries)
 	return nil
-}
-
-// withoutHTTP2 is c for a proxy that serves HTTP/1 only: a client that could speak HTTP/2 is not offered it.
-func withoutHTTP2(c *tls.Config) *tls.Config {
-	choose := c.GetConfigForClient
-	c = c.Clone()
-	c.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		chosen, err := choose(h)
-		if err != nil || chosen == nil || !slices.Contains(chosen.NextProtos, "h2") {
-			return chosen, err
-		}
-		chosen = chosen.Clone()
-		chosen.NextProtos = slices.DeleteFunc(slices.Clone(chosen.NextProtos), func(p string) bool { return p == "h2" })
-		return chosen, nil
-	}
-	return c
 }
 
 // service returns the service that an inbound listener's requests are for: that of its application's cluster.

@@ -19,19 +19,14 @@ func opaque(p model.Protocol) bool {
 	return false
 }
 
-// unread reports whether a protocol's bytes can be tunnelled only: opaque ones, and HTTP/2, which is not read yet.
-func unread(p model.Protocol) bool { return opaque(p) || p == model.HTTP2 || p == model.GRPC }
-
 // pass carries a connection whose bytes are only its ends' business: matched once, by the server name where there is
 // one, then tunnelled. What a failure would be told with has no form here, so it is a reset.
 func (c *conn) pass(name []byte) {
 	x := getExchange(c)
 	defer putExchange(x)
 	x.raw, x.begin, x.deadline = true, now(), never
-	c.guard.waiting.Store(0)
-	if c.guard.arm(never) {
-		c.link.Resume()
-	}
+	c.watch.waiting.Store(0)
+	c.watch.arm(never)
 	x.req.SetAuthority(name)
 	var m route.Match[*rule]
 	if table := x.b.bytes(c.table); table != nil {
@@ -55,9 +50,7 @@ func (c *conn) pass(name []byte) {
 		return
 	}
 	x.tunnel()
-	c.upstream.Store(nil)
-	x.up.Drop()
-	x.up = nil
+	x.drop()
 }
 
 // reach connects to an endpoint of the target, another where one cannot be connected to. x.up is nil where none can.

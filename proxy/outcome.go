@@ -19,6 +19,7 @@ const (
 	upstreamProtocol
 	upstreamTimeout
 	routeTimeout
+	clientDeadline
 	clientGone
 	denied
 	loop
@@ -45,6 +46,7 @@ var endings = [outcomeCount]ending{
 	upstreamProtocol:  {name: "upstream_protocol", status: 502, flags: telemetry.UPE, body: "upstream connect error or disconnect/reset before headers. reset reason: protocol error"},
 	upstreamTimeout:   {name: "upstream_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},
 	routeTimeout:      {name: "route_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},
+	clientDeadline:    {name: "client_deadline", status: 504, flags: telemetry.UT, body: "the deadline that the client set has passed"},
 	clientGone:        {name: "client_gone", flags: telemetry.DC},
 	denied:            {name: "denied_by_policy", status: 502, flags: telemetry.NR, body: "the destination is not part of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY"},
 	loop:              {name: "loop", status: 508, flags: telemetry.NR, body: "the request would come back to this proxy"},

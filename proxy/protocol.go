@@ -18,7 +18,7 @@ import (
 const defaultDetect = 500 * time.Millisecond
 
 // speak finds out what is spoken on a new connection, as far as the listener asks for it, and serves what is not HTTP.
-// True says that HTTP/1 is to be served.
+// True says that HTTP is to be served.
 func (c *conn) speak() bool {
 	b := c.listener.live.Load()
 	switch {
@@ -28,7 +28,7 @@ func (c *conn) speak() bool {
 		c.pass(nil)
 	case opaque(b.spec.Protocol):
 		c.byName()
-	case b.spec.Protocol == model.Auto, unread(b.spec.Protocol):
+	case b.spec.Protocol == model.Auto:
 		return c.detect(b.spec.Detect.Std(), nil)
 	default:
 		return true
@@ -43,14 +43,15 @@ func (c *conn) detect(wait time.Duration, name []byte) bool {
 	case detect.HTTP1:
 		m.Detected(telemetry.DetectedHTTP1)
 		return true
+	case detect.HTTP2:
+		m.Detected(telemetry.DetectedHTTP2)
+		return true
 	case detect.TLS:
 		m.Detected(telemetry.DetectedTLS)
 		if name == nil {
 			c.byName()
 			return false
 		}
-	case detect.HTTP2:
-		m.Detected(telemetry.DetectedHTTP2) // passed on unread
 	case detect.More:
 		if c.in == nil {
 			m.Detected(telemetry.DetectedSilent)
@@ -71,6 +72,13 @@ func (c *conn) detect(wait time.Duration, name []byte) bool {
 	return false
 }
 
+// within finds out what is spoken inside of a CONNECT that was answered, and serves what is not HTTP.
+func (c *conn) within() bool {
+	in := c.inner
+	c.inner = inner{}
+	return in.declared || c.detect(0, in.name)
+}
+
 // first waits for the bytes that tell what is spoken, at most for so long; More says that they did not come.
 func (c *conn) first(wait time.Duration) detect.Kind {
 	if wait <= 0 {
@@ -80,9 +88,7 @@ func (c *conn) first(wait time.Duration) detect.Kind {
 		c.proxy.conns.hurry()
 		defer c.proxy.conns.relax()
 	}
-	if c.guard.arm(now() + int64(wait)) {
-		c.link.Resume()
-	}
+	c.watch.arm(now() + int64(wait))
 	for {
 		kind := detect.More
 		if c.in != nil {
@@ -118,9 +124,7 @@ func (c *conn) byName() {
 
 // hello reads the client's hello without taking it out of the buffer.
 func (c *conn) hello() (name []byte, err error) {
-	if c.guard.arm(now() + int64(c.proxy.limits.HeadTimeout)) {
-		c.link.Resume()
-	}
+	c.watch.arm(now() + int64(c.proxy.limits.HeadTimeout))
 	var h detect.Hello
 	for {
 		if c.in != nil {
@@ -147,7 +151,7 @@ func (p *Proxy) handshaken(err error) {
 }
 
 // secure takes a TLS connection: opened here, or passed on by its server name, as the listener's chains say. True says
-// that HTTP/1 is to be served inside.
+// that HTTP is to be served inside.
 func (c *conn) secure(b *binding) bool {
 	m := c.proxy.metrics
 	chain := (*model.ServerTLS)(nil)
@@ -163,9 +167,7 @@ func (c *conn) secure(b *binding) bool {
 			return false
 		}
 	}
-	if c.guard.arm(now() + int64(c.proxy.limits.HeadTimeout)) {
-		c.link.Resume()
-	}
+	c.watch.arm(now() + int64(c.proxy.limits.HeadTimeout))
 	t := tls.Server(c.link.Replay(c.in), b.tls)
 	c.in = nil
 	if err := t.HandshakeContext(c.proxy.life); err != nil {
@@ -185,8 +187,6 @@ func (c *conn) secure(b *binding) bool {
 		c.pass([]byte(state.ServerName))
 		return false
 	}
-	if c.guard.rest(now() + int64(c.proxy.limits.HeadTimeout)) { // idle, until the first request
-		c.link.Resume()
-	}
+	c.watch.rest(now() + int64(c.proxy.limits.HeadTimeout)) // idle, until the first request
 	return true
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
 	"github.com/outrider-mesh/outrider/wire/http1"
+	"github.com/outrider-mesh/outrider/wire/http2"
 )
 
 // Options of a proxy. Metrics is required.
@@ -38,10 +39,12 @@ type Limits struct {
 	Idle time.Duration
 	// Connections bounds the client connections of one listener; further ones are closed at once and counted.
 	Connections int
+	// Streams bounds the streams that a client has open at a time on one connection of HTTP/2.
+	Streams uint32
 }
 
 // DefaultLimits are used where Options name none.
-var DefaultLimits = Limits{HeadTimeout: 10 * time.Second, Idle: time.Hour, Connections: 1 << 16}
+var DefaultLimits = Limits{HeadTimeout: 10 * time.Second, Idle: time.Hour, Connections: 1 << 16, Streams: 100}
 
 func (l Limits) orDefault() Limits {
 	if l.HeadTimeout <= 0 {
@@ -52,6 +55,9 @@ func (l Limits) orDefault() Limits {
 	}
 	if l.Connections <= 0 {
 		l.Connections = DefaultLimits.Connections
+	}
+	if l.Streams == 0 {
+		l.Streams = DefaultLimits.Streams
 	}
 	return l
 }
@@ -65,6 +71,7 @@ type Proxy struct {
 	conns    registry
 	flows    flows
 	stats    stats
+	floods   http2.Stats
 
 	// change serialises Apply, Drain and Close.
 	change     sync.Mutex
@@ -97,7 +104,8 @@ func New(o Options) *Proxy {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	p.upstream = upstream.NewSet(o.Metrics, p.log)
+	p.upstream = upstream.NewSet(o.Metrics, p.log, p.speak2)
+	p.countFloods()
 	p.life, p.die = context.WithCancel(context.Background())
 	ctx, cancel := context.WithCancel(context.Background())
 	p.awake = cancel

@@ -1,57 +1,94 @@
 package proxy
 
 import (
-	"sync/atomic"
+	"errors"
 	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/wire/http1"
 	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
 // pump sends the part of a request's body that was not there with its head, in a goroutine of its own: the answer may
-// come, and must be relayed, before the body has ended. It owns the reading side of the client's connection meanwhile.
+// come, and must be relayed, before the body has ended. It owns the receiving side of the client meanwhile.
 type pump struct {
-	conn     *conn
-	up       *link.Link // the exchange may have dropped it already; then writing fails
-	length   int64      // of the body, or message.UnknownLength
+	from     source
+	to       sink
+	client   waiter // whose receiving ends the pump
+	server   waiter // the exchange may have dropped it already; then sending fails
 	finished chan struct{}
-	// taken says that all of the body has been read from the client: its connection is free for the next request. It is
-	// set before the last write, as the upstream may answer that before this goroutine runs on.
-	taken atomic.Bool
-	// sent says that all of the body was written; read it after finished is closed.
+	messages *telemetry.Messages
+	// sent says that all of the body was sent; read it, and what follows, after finished is closed.
 	sent bool
 	// outcome is what went wrong on the client's side, passed where nothing did, and refusal what is wrong with the body,
-	// where something is; read them after finished is closed.
+	// where something is.
 	outcome outcome
 	refusal error
 	bytes   int64
-	out     []byte
+	// What HTTP/1 needs on either side.
+	in       inflow
+	trailers message.Head
+	out      outflow
+	started  bool
+	written  int64
 }
 
+// startPump begins to send the request's body.
 func (x *exchange) startPump() {
-	p := &pump{conn: x.conn, up: &x.up.Link, length: x.req.BodyLength, finished: make(chan struct{})}
+	p := &pump{finished: make(chan struct{}), messages: x.requestMessages()}
 	x.pump = p
+	if s := x.stream; s != nil {
+		p.from, p.client = s.call, s.call
+	} else {
+		c := x.conn
+		p.in.begin(&c.link, &c.in, x.req.BodyLength, false, &p.trailers, &c.proxy.limits.Head)
+		p.from, p.client = &p.in, receiving{&c.link}
+	}
+	if x.call != nil {
+		p.to, p.server = outgoing{x.call}, x.call
+	} else {
+		p.out = outflow{link: &x.up.Link, chunked: x.req.BodyLength < 0, started: &p.started, bytes: &p.written}
+		p.to, p.server = &p.out, &x.up.Link
+	}
 	go p.run() // pump.end waits for it
 }
 
-// run sends the body. When the client fails it ends the exchange's wait for the upstream.
+// receiving interrupts a link's receiving side only: its answer may be under way.
+type receiving struct{ *link.Link }
+
+func (r receiving) Interrupt() { r.InterruptRead() }
+
+// run sends the body. When the client fails it ends the exchange's wait for the endpoint.
 func (p *pump) run() {
-	if p.length > 0 {
-		p.sent = p.measured(p.length)
-	} else {
-		p.sent = p.chunked()
+	n, failed, lost := carry(p.to, p.from, p.messages)
+	p.bytes = n
+	if p.from == &p.in {
+		p.in.skip()
+		p.bytes = p.in.bytes
+	}
+	bad := (*http1.Error)(nil)
+	switch {
+	case errors.As(lost, &bad):
+		p.outcome, p.refusal = badRequest, bad
+	case lost != nil && !link.Interrupted(lost):
+		p.outcome = clientGone
+	case lost == nil && failed == nil:
+		p.sent = true
 	}
 	close(p.finished)
 	if p.outcome != passed {
-		p.up.Interrupt() // after finished: who wakes up by it looks there for the reason
+		p.server.Interrupt() // after finished: who wakes up by it looks there for the reason
 	}
 }
 
-// settled says whether all of the body was written, for an upstream that has answered: then it has been, but for this
+// taken says that all of the body has been received: an HTTP/1 connection is free for the next request.
+func (p *pump) taken() bool { return p.in.taken.Load() }
+
+// settled says whether all of the body was sent, for an endpoint that has answered: then it has been, but for this
 // goroutine's last steps, unless the answer did not wait for the body.
 func (p *pump) settled() bool {
-	if !p.taken.Load() {
+	if p.from == &p.in && !p.taken() {
 		return false
 	}
 	t := time.NewTimer(lastSteps)
@@ -67,7 +104,7 @@ func (p *pump) settled() bool {
 // lastSteps is how long settled waits.
 const lastSteps = 100 * time.Millisecond
 
-// failed says whether the client's side broke the exchange, of which a wait for the upstream ended with err.
+// failed says whether the client's side broke the exchange, of which a wait for the endpoint ended with err.
 func (p *pump) failed(err error) bool {
 	if link.Interrupted(err) {
 		<-p.finished // nobody else interrupts that wait, but for the sweeper
@@ -87,99 +124,10 @@ func (p *pump) end() {
 		return
 	default:
 	}
-	p.conn.link.InterruptRead()
-	p.up.Interrupt()
+	p.client.Interrupt()
+	p.server.Interrupt()
 	<-p.finished
-	p.conn.link.Resume()
-}
-
-// next waits until conn.in has bytes.
-func (p *pump) next() bool {
-	c := p.conn
-	if c.in != nil && c.in.Len() > 0 {
-		return true
-	}
-	c.consumed()
-	in, err := c.link.Receive()
-	if err != nil {
-		if !link.Interrupted(err) {
-			p.outcome = clientGone
-		}
-		return false
-	}
-	c.in = in
-	return true
-}
-
-func (p *pump) write(b []byte) bool {
-	_, err := p.up.Write(b)
-	return err == nil
-}
-
-// measured sends n bytes.
-func (p *pump) measured(n int64) bool {
-	c := p.conn
-	for n > 0 {
-		if !p.next() {
-			return false
-		}
-		here := int(min(n, int64(c.in.Len())))
-		piece := c.in.Bytes()[:here]
-		// Skipped before it is written: whether or not the upstream takes it, it must never be read as the next request.
-		c.in.Skip(here)
-		p.bytes += int64(here)
-		if n -= int64(here); n == 0 {
-			p.taken.Store(true)
-		}
-		if !p.write(piece) {
-			return false // the answer, if there is one, is relayed all the same
-		}
-	}
-	c.consumed()
-	return true
-}
-
-// chunked sends a body whose end its framing tells.
-func (p *pump) chunked() bool {
-	c := p.conn
-	var chunks http1.Chunks
-	var trailers message.Head
-	lim := &c.proxy.limits.Head
-	for {
-		if !p.next() {
-			return false
-		}
-		p.out = p.out[:0]
-		for c.in.Len() > 0 {
-			data, n, done, err := chunks.Next(c.in.Bytes(), &trailers, lim)
-			if err != nil {
-				p.outcome, p.refusal = badRequest, err
-				return false
-			}
-			if n == 0 && !done {
-				break
-			}
-			p.out = appendChunk(p.out, data, true)
-			c.in.Skip(n)
-			p.bytes += int64(n)
-			if done {
-				c.consumed()
-				p.taken.Store(true)
-				return p.write(http1.AppendLastChunk(p.out, &trailers))
-			}
-		}
-		if len(p.out) > 0 && !p.write(p.out) {
-			return false
-		}
-		if c.in.Len() > 0 { // half a chunk's line
-			if err := c.link.More(c.in); err != nil {
-				if !link.Interrupted(err) {
-					p.outcome = clientGone
-				}
-				return false
-			}
-		}
-	}
+	p.client.Resume()
 }
 
 // pumpFailed ends the exchange for what went wrong on the client's side.

@@ -49,10 +49,13 @@ func TestPumpLeavesNothingOfATakenBody(t *testing.T) {
 		if err := c.link.Init(client.Conn()); err != nil {
 			t.Fatal(err)
 		}
-		p := &pump{conn: c, up: up, length: length, finished: make(chan struct{})}
+		p := &pump{server: up, finished: make(chan struct{})}
+		p.in.begin(&c.link, &c.in, length, false, &p.trailers, nil)
+		p.out = outflow{link: up, chunked: length < 0, started: &p.started, bytes: &p.written}
+		p.from, p.to = &p.in, &p.out
 		p.run()
-		if !p.taken.Load() || p.sent || p.bytes != int64(len(body)) {
-			t.Errorf("%s: taken %t, sent %t, %d bytes of %d", name, p.taken.Load(), p.sent, p.bytes, len(body))
+		if !p.taken() || p.sent || p.bytes != int64(len(body)) {
+			t.Errorf("%s: taken %t, sent %t, %d bytes of %d", name, p.taken(), p.sent, p.bytes, len(body))
 		}
 		if c.in == nil || !bytes.Equal(c.in.Bytes(), []byte(next)) {
 			t.Errorf("%s: what follows the body is not the next request", name)

@@ -28,8 +28,11 @@ func (x *exchange) record() {
 	if x.silent {
 		return
 	}
+	if x.grpc {
+		x.tell()
+	}
 	x.handle().Record(&telemetry.Exchange{
-		Status: x.status, GRPCStatus: -1, Flags: endings[x.outcome].flags,
+		Status: x.status, GRPC: x.grpc, GRPCStatus: x.grpcStatus, Flags: endings[x.outcome].flags,
 		Duration:     time.Duration(now() - x.begin),
 		RequestBytes: x.received, ResponseBytes: x.sent,
 	})

@@ -39,10 +39,8 @@ type reply struct {
 	outcome outcome
 }
 
-// unread says whether the rule leads to a port whose bytes pass unread.
-func (r *rule) unread() bool {
-	return r.leads(unread)
-}
+// opaque says whether the rule leads to a port whose bytes pass unread.
+func (r *rule) opaque() bool { return r.leads(opaque) }
 
 // undeclared says whether the rule leads to a port whose protocol has to be found out.
 func (r *rule) undeclared() bool {
@@ -60,19 +58,6 @@ func (r *rule) leads(to func(model.Protocol) bool) bool {
 
 // refuses says whether the proxy answers for want of a destination, whatever the request is.
 func (r *rule) refuses() bool { return r.reply != nil && r.reply.outcome != configured }
-
-// spoken says whether the target takes requests of HTTP/1: where HTTP/2 is asked for, a sidecar at the other end does too.
-func (t *target) spoken() bool {
-	if !unread(t.cluster.Spec.Protocol) {
-		return true
-	}
-	for i := range t.cluster.Members {
-		if !t.cluster.Members[i].Spec.Sidecar {
-			return false
-		}
-	}
-	return t.cluster.Spec.Kind != model.Application
-}
 
 func newReply(s *model.Reply) *reply {
 	if s == nil {

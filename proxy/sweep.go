@@ -5,6 +5,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/outrider-mesh/outrider/wire/link"
+	"github.com/outrider-mesh/outrider/wire/mux"
 )
 
 const (
@@ -29,7 +32,7 @@ const fired = int64(-1)
 // idleBit marks the deadline of an idle phase: one that may be ended for the proxy's own reasons.
 const idleBit = int64(1)
 
-// guard watches one connection's current phase on behalf of the goroutine that serves it.
+// guard watches the current phase of one connection, or of one exchange on HTTP/2, on behalf of the goroutine that serves it.
 //
 // The goroutine begins each phase with one atomic swap of its deadline. The sweeper, when it finds the deadline passed or
 // the client gone, puts fired in its place and interrupts the connection's waits; whoever swaps first has the phase, so
@@ -52,7 +55,7 @@ const (
 )
 
 // arm begins a busy phase that may last until deadline. It reports whether the phase before was ended from outside, which
-// then is over: the caller must Resume the link before it waits again.
+// then is over: what was interrupted must be resumed before it is waited on again.
 func (g *guard) arm(deadline int64) (interrupted bool) { return g.begin(deadline &^ idleBit) }
 
 // rest is arm for an idle phase.
@@ -92,6 +95,62 @@ func (g *guard) fire(deadline int64, c cause, interrupt func()) {
 func (g *guard) retire(interrupt func()) {
 	if d := g.deadline.Load(); d != fired && d&idleBit != 0 {
 		g.fire(d, drained, interrupt)
+	}
+}
+
+// waiter is what a goroutine waits on: a link, or a stream.
+type waiter interface {
+	Interrupt()
+	Resume()
+}
+
+// watch is what ends the waits of one HTTP/1 connection, or of one exchange on HTTP/2, from outside.
+type watch struct {
+	guard
+	client waiter
+	// up and call are what the exchange under way waits on at the endpoint's side.
+	up   atomic.Pointer[link.Link]
+	call atomic.Pointer[mux.Call]
+}
+
+// arm begins a busy phase that may last until deadline. It reports whether the phase before was ended from outside: the
+// client's side can be waited on again then.
+func (w *watch) arm(deadline int64) (interrupted bool) {
+	if interrupted = w.guard.arm(deadline); interrupted {
+		w.client.Resume()
+	}
+	return interrupted
+}
+
+// rest is arm for an idle phase.
+func (w *watch) rest(deadline int64) {
+	if w.guard.rest(deadline) {
+		w.client.Resume()
+	}
+}
+
+// interrupt ends every wait.
+func (w *watch) interrupt() {
+	w.client.Interrupt()
+	if up := w.up.Load(); up != nil {
+		up.Interrupt()
+	}
+	if call := w.call.Load(); call != nil {
+		call.Interrupt()
+	}
+}
+
+// check ends the phase if its time is over.
+func (w *watch) check(t int64) {
+	if d := w.guard.deadline.Load(); d != fired && d <= t {
+		w.guard.fire(d, expired, w.interrupt)
+	}
+}
+
+// vanish ends the phase, whatever it is, as the client has gone.
+func (w *watch) vanish() {
+	for d := w.guard.deadline.Load(); d != fired; d = w.guard.deadline.Load() {
+		w.guard.fire(d, vanished, w.interrupt)
 	}
 }
 
@@ -171,6 +230,9 @@ func (p *Proxy) sweep(ctx context.Context) {
 			p.upstream.Sweep(t)
 			if seconds++; seconds%flowSeconds == 0 {
 				p.flows.look()
+				for _, c := range p.conns.list(nil) {
+					c.tell()
+				}
 			}
 		}
 		if p.conns.fine.Load() > 0 {
@@ -181,17 +243,17 @@ func (p *Proxy) sweep(ctx context.Context) {
 	}
 }
 
-// check ends c's phase if its time is over or, when peek is set, if it waits for an upstream on behalf of a client that has gone.
+// check ends c's phase if its time is over or, when peek is set, if it waits for an endpoint on behalf of a client that has gone.
 func (c *conn) check(t int64, peek bool) {
-	d := c.guard.deadline.Load()
-	if d == fired {
+	if s := c.session.Load(); s != nil {
+		s.check(t)
 		return
 	}
-	if d <= t {
-		c.guard.fire(d, expired, c.interrupt)
-		return
-	}
-	if since := c.guard.waiting.Load(); peek && since != 0 && t-since >= goneAfter && c.link.Ended() {
-		c.guard.fire(d, vanished, c.interrupt)
+	w := &c.watch
+	w.check(t)
+	if since := w.waiting.Load(); peek && since != 0 && t-since >= goneAfter && c.link.Ended() {
+		if d := w.deadline.Load(); d != fired {
+			w.fire(d, vanished, w.interrupt)
+		}
 	}
 }

@@ -7,13 +7,14 @@ import (
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/wire/http1"
+	"github.com/outrider-mesh/outrider/wire/http2"
 	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
 var errUnasked = errors.New("101 although the request asked for no other protocol")
 
-// upgraded passes a 101 on and from then on bytes, both ways.
+// upgraded passes the answer to an upgrade on and from then on bytes, both ways.
 func (x *exchange) upgraded() {
 	if !x.req.Upgrade {
 		x.malformed(errUnasked)
@@ -21,9 +22,15 @@ func (x *exchange) upgraded() {
 	}
 	x.counted(x.res.Status)
 	x.spend()
-	x.out = http1.AppendResponse(x.out[:0], &x.res, http1.ResponseOptions{Version: x.req.Version})
+	x.accepted()
 	x.status = x.res.Status
-	if !x.write(x.out) {
+	if x.stream == nil {
+		x.out = http1.AppendResponse(x.out[:0], &x.res, http1.ResponseOptions{Version: x.req.Version})
+		if !x.write(x.out) {
+			return
+		}
+	} else if err := x.start(false).Flush(); err != nil {
+		x.untaken(false)
 		return
 	}
 	x.tunnel()
@@ -36,7 +43,7 @@ func (x *exchange) connect() {
 		x.say(noRoute, endings[noRoute].status, tooFar(x.req.Authority()))
 		return
 	}
-	if x.target.cluster.Spec.Kind != model.Passthrough && !unread(x.target.cluster.Spec.Protocol) {
+	if x.target.cluster.Spec.Kind != model.Passthrough && !opaque(x.target.cluster.Spec.Protocol) {
 		x.inside()
 		return
 	}
@@ -57,32 +64,36 @@ func (x *exchange) connect() {
 
 // inside answers CONNECT for a port of HTTP: the connection goes on with the requests inside, which count; CONNECT does not.
 func (x *exchange) inside() {
+	if x.stream != nil {
+		x.say(noRoute, 501, "a tunnel to a port that serves HTTP cannot be opened within HTTP/2; send the request itself")
+		return
+	}
 	x.established()
 	_, x.conn.port, _ = message.SplitAuthority(x.req.Authority()) // the codec sees to it that there is a port
 	x.silent, x.again = true, true
-	if x.undeclared {
-		x.conn.inner = append([]byte(nil), x.req.Authority()...)
-	}
+	x.conn.inner = inner{name: append([]byte(nil), x.req.Authority()...), declared: !x.undeclared}
 }
 
 // established answers 200 to CONNECT: no framing, no body.
 func (x *exchange) established() {
-	c := x.conn
-	if c.guard.arm(now() + int64(c.proxy.limits.HeadTimeout)) {
-		c.link.Resume()
-	}
+	x.watch.arm(now() + int64(x.conn.proxy.limits.HeadTimeout))
 	x.status = 200
-	x.complete = x.write([]byte("HTTP/1.1 200 Connection established\r\n\r\n"))
+	if x.stream == nil {
+		x.complete = x.write([]byte("HTTP/1.1 200 Connection established\r\n\r\n"))
+		return
+	}
+	x.res.Reset()
+	x.res.Status = 200
+	x.complete = x.start(false).Flush() == nil
 }
 
 // tunnel copies both ways until both sides have ended.
 func (x *exchange) tunnel() {
-	c, up := x.conn, x.up
+	c := x.conn
 	x.complete, x.again = true, false
-	c.guard.waiting.Store(0)
-	if c.guard.arm(never) {
-		c.link.Resume()
-		up.Resume()
+	x.watch.waiting.Store(0)
+	if x.watch.arm(never) && x.up != nil {
+		x.up.Resume()
 	}
 	if x.raw {
 		f := x.openFlow()
@@ -96,16 +107,90 @@ func (x *exchange) tunnel() {
 	there.Go(func() {
 		if p := x.pump; p != nil {
 			if <-p.finished; !p.sent { // the request's own body comes first
-				_, _ = up.Reset(), c.link.Reset()
+				x.tear()
 				return
 			}
 		}
-		x.received += forwardBytes(&up.Link, &c.link, c.in)
-		c.in = nil
+		if x.stream == nil && x.call == nil {
+			x.received += forwardBytes(&x.up.Link, &c.link, c.in)
+			c.in = nil
+			return
+		}
+		x.received += x.tunnelThere()
 	})
-	x.sent += forwardBytes(&c.link, &up.Link, x.answer)
-	x.answer = nil
+	if x.stream == nil && x.call == nil {
+		x.sent += forwardBytes(&c.link, &x.up.Link, x.answer)
+		x.answer = nil
+	} else {
+		x.sent += x.tunnelBack()
+	}
 	there.Wait()
+	if x.stream != nil {
+		x.complete = !x.torn.Load()
+	}
+}
+
+// tunnelThere copies from the client where one side at least is a stream.
+func (x *exchange) tunnelThere() int64 {
+	var in inflow
+	var out outflow
+	var written int64
+	from, to := source(&in), sink(&out)
+	if x.stream != nil {
+		from = x.stream.call
+	} else {
+		in.begin(&x.conn.link, &x.conn.in, 0, true, nil, nil)
+	}
+	if x.call != nil {
+		to = outgoing{x.call}
+	} else {
+		out = outflow{link: &x.up.Link, raw: true, started: new(bool), bytes: &written}
+	}
+	n, failed, lost := carry(to, from, nil)
+	if failed != nil || lost != nil {
+		x.tear()
+	}
+	return n
+}
+
+// tunnelBack copies from the endpoint.
+func (x *exchange) tunnelBack() int64 {
+	var in inflow
+	var out outflow
+	var written int64
+	from, to := source(&in), sink(&out)
+	if x.call != nil {
+		from = x.call
+	} else {
+		in.begin(&x.up.Link, &x.answer, 0, true, nil, nil)
+	}
+	if x.stream != nil {
+		to = outgoing{x.stream.call}
+	} else {
+		out = outflow{link: &x.conn.link, raw: true, started: new(bool), bytes: &written}
+	}
+	n, failed, lost := carry(to, from, nil)
+	if failed != nil || lost != nil {
+		x.tear()
+	}
+	return n
+}
+
+// tear ends both sides of a tunnel so that it looks like a failure.
+func (x *exchange) tear() {
+	x.torn.Store(true)
+	if x.stream != nil {
+		x.stream.call.Cancel(http2.ConnectError)
+		x.stream.call.Flush()
+	} else {
+		_ = x.conn.link.Reset()
+	}
+	if x.call != nil {
+		x.call.Cancel(http2.Cancel)
+		x.call.Flush()
+	} else {
+		_ = x.up.Reset()
+	}
 }
 
 // forwardBytes sends first and then all that src gives to dst, and passes the end on. On Linux the kernel moves the bytes.

@@ -1,6 +1,9 @@
 package telemetry
 
-import "bytes"
+import (
+	"bytes"
+	"sync/atomic"
+)
 
 const (
 	grpcUnknown       = 2
@@ -37,8 +40,8 @@ func ParseGRPCStatus(value []byte) int {
 	return n
 }
 
-// grpcOf is the gRPC status of an answer that has none but an HTTP status (gRPC's http-grpc-status-mapping.md).
-func grpcOf(status int) int {
+// GRPCOf is the gRPC status of an answer that has none but an HTTP status (gRPC's http-grpc-status-mapping.md).
+func GRPCOf(status int) int {
 	switch status {
 	case 400:
 		return grpcInternal
@@ -60,7 +63,7 @@ func grpcOf(status int) int {
 // As in Envoy's grpc_stats filter a message counts when its first byte is there, its flags are not looked at, and bodies
 // are fed only of requests that are gRPC (IsGRPC) and of their answers with status 200 and such a content type.
 type Messages struct {
-	count  int64
+	count  atomic.Int64
 	rest   uint32 // of the message, or what is known of its length within the prefix
 	prefix uint8  // bytes of the prefix (a flag and the length in 4 bytes, big end first) that were seen; 0 between messages
 }
@@ -80,7 +83,7 @@ func (m *Messages) Feed(p []byte) {
 			continue
 		}
 		if m.prefix == 0 {
-			m.count++
+			m.count.Add(1)
 			m.prefix, m.rest = 1, 0
 			p = p[1:]
 			continue
@@ -94,5 +97,5 @@ func (m *Messages) Feed(p []byte) {
 	}
 }
 
-// Count returns how many messages began.
-func (m *Messages) Count() int64 { return m.count }
+// Count returns how many messages began; any goroutine may ask.
+func (m *Messages) Count() int64 { return m.count.Load() }

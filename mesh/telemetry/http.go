@@ -38,7 +38,7 @@ func endingOf(x *Exchange) ending {
 	grpc := x.GRPCStatus
 	switch {
 	case grpc == -1 && status != 0:
-		grpc = grpcOf(status)
+		grpc = GRPCOf(status)
 	case grpc < -1 || grpc > 16:
 		grpc = grpcUnknown
 	}

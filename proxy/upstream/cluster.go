@@ -52,6 +52,7 @@ type dialled struct {
 	endpoints map[string]*Endpoint
 	// retired says that no configuration has the cluster any more: an exchange that began before leaves nothing behind.
 	retired bool
+	set     *Set
 }
 
 // Dialled returns the endpoint at an address that a request names.
@@ -61,7 +62,7 @@ func (c *Cluster) Dialled(address []byte, now int64) *Endpoint {
 	defer d.mu.Unlock()
 	e := d.endpoints[string(address)]
 	if e == nil {
-		e = &Endpoint{address: string(address)}
+		e = &Endpoint{address: string(address), set: d.set}
 		if d.retired || len(d.endpoints) >= maxDialled {
 			e.gone = true
 			return e

@@ -20,6 +20,7 @@ const maxIdle = 1024
 // Endpoint is one address of one cluster, with all that outlives a configuration: its connections and what is under way.
 type Endpoint struct {
 	address string
+	set     *Set // which waits for the readers of shared connections
 
 	mu    sync.Mutex
 	host  *balance.Host // as the configuration in force weighs it
@@ -27,6 +28,7 @@ type Endpoint struct {
 	gone  bool          // no configuration names it any more: keep nothing
 	users int           // connections that exchanges hold
 
+	shares         shares // connections of HTTP/2
 	opened, failed atomic.Uint64
 	lastUse        atomic.Int64 // coarse; for endpoints that traffic brought
 }
@@ -78,7 +80,7 @@ func (e *Endpoint) Dial(ctx context.Context, timeout time.Duration, secure *tls.
 		return nil, fmt.Errorf("cannot use connection to %s: %w", e.address, err)
 	}
 	if secure != nil {
-		t := tls.Client(nc, secure)
+		t := tls.Client(c.Replay(nil), secure)
 		if err := t.HandshakeContext(ctx); err != nil {
 			_ = nc.Close()
 			e.failed.Add(1)
@@ -156,6 +158,17 @@ func (e *Endpoint) sweep(before int64, peek bool) {
 	for _, c := range ended {
 		_ = c.Close()
 	}
+	for _, s := range e.shared() {
+		s.sweep(before)
+	}
+}
+
+// shared returns the connections of HTTP/2.
+func (e *Endpoint) shared() []*Shared {
+	if open := e.shares.open.Load(); open != nil {
+		return *open
+	}
+	return nil
 }
 
 // retire closes what is idle and sees that nothing is kept from now on; revive undoes it.
@@ -163,9 +176,14 @@ func (e *Endpoint) retire() {
 	e.mu.Lock()
 	idle := e.idle
 	e.idle, e.gone = nil, true
+	shared := e.shared()
+	e.shares.open.Store(nil)
 	e.mu.Unlock()
 	for _, c := range idle {
 		_ = c.Close()
+	}
+	for _, s := range shared {
+		s.discard()
 	}
 }
 
@@ -178,9 +196,17 @@ func (e *Endpoint) revive() {
 // Opened returns how many connections were opened, and how many could not be.
 func (e *Endpoint) Opened() (opened, failed uint64) { return e.opened.Load(), e.failed.Load() }
 
-// Connections returns how many connections exchanges hold, and how many are kept for later.
+// Connections returns how many connections exchanges use, and how many are kept for later.
 func (e *Endpoint) Connections() (active, idle int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.users, len(e.idle)
+	active, idle = e.users, len(e.idle)
+	for _, s := range e.shared() {
+		if s.HTTP.Streams() > 0 {
+			active++
+		} else {
+			idle++
+		}
+	}
+	return active, idle
 }

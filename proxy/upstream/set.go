@@ -14,6 +14,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/balance"
+	"github.com/outrider-mesh/outrider/wire/mux"
 )
 
 // Idle limits: how long a connection is kept (Istio's http.idleTimeout), and one to an address that only traffic named.
@@ -26,6 +27,9 @@ const (
 type Set struct {
 	metrics *telemetry.Metrics
 	log     *slog.Logger
+	// speak makes the connection of HTTP/2 over a link, with a handler for what happens there.
+	speak   func(*Shared) *mux.Mux
+	serving sync.WaitGroup // their readers
 
 	mu      sync.Mutex
 	state   map[key]*Endpoint
@@ -41,9 +45,9 @@ type key struct {
 	tls              *certificate.Client
 }
 
-// NewSet returns an empty set that counts in m.
-func NewSet(m *telemetry.Metrics, log *slog.Logger) *Set {
-	return &Set{metrics: m, log: log, state: map[key]*Endpoint{}, dialled: map[string]*dialled{}, current: map[string]*Cluster{}}
+// NewSet returns an empty set that counts in m. speak makes the HTTP/2 of a new connection over its Link.
+func NewSet(m *telemetry.Metrics, log *slog.Logger, speak func(*Shared) *mux.Mux) *Set {
+	return &Set{metrics: m, log: log, speak: speak, state: map[key]*Endpoint{}, dialled: map[string]*dialled{}, current: map[string]*Cluster{}}
 }
 
 // Change is a set of clusters that is ready to be put in force.
@@ -94,7 +98,7 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 		k := key{spec.Name, e.Address, c.TLS}
 		ep := s.state[k]
 		if ep == nil {
-			ep = &Endpoint{address: e.Address}
+			ep = &Endpoint{address: e.Address, set: s}
 		}
 		ch.state[k] = ep
 		hosts[i] = ep.weighed(e)
@@ -108,7 +112,7 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 	}
 	if spec.Kind == model.Passthrough {
 		if c.dialled = s.dialled[spec.Name]; c.dialled == nil || old.TLS != c.TLS {
-			c.dialled = &dialled{endpoints: map[string]*Endpoint{}}
+			c.dialled = &dialled{endpoints: map[string]*Endpoint{}, set: s}
 		}
 		ch.dialled[spec.Name] = c.dialled
 	}
@@ -231,14 +235,15 @@ func (s *Set) Sweep(now int64) {
 	}
 }
 
-// Close retires everything.
+// Close retires everything and waits until no connection is read any more.
 func (s *Set) Close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, e := range s.state {
 		e.retire()
 	}
 	for _, d := range s.dialled {
 		d.retire()
 	}
+	s.mu.Unlock()
+	s.serving.Wait()
 }

@@ -128,6 +128,9 @@ func requestLine(r *message.Request, b []byte, i int, l *Limits) (t target, next
 	case version10:
 		r.Version = message.HTTP10
 	default:
+		if string(b[i:m]) == "PRI" {
+			return t, 0, errPreface // of HTTP/2; who speaks that has looked before whether it is all there
+		}
 		return t, 0, badVersion(b[end+1:])
 	}
 	if next-i > l.Line {

@@ -208,7 +208,7 @@ func TestRefusedRequests(t *testing.T) {
 	line("minor version is no digit", "GET / HTTP/1.x", 400, errVersion)
 	line("another protocol", "GET / HTTPS/1.1", 400, errVersion)
 	line("CR in the version", "GET / HTTP/1.1\rX", 400, errBareCR)
-	f("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, errVersionUnknown)
+	f("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, errPreface)
 	line("HTTP/2 preface, garbled", "PRI * HTTP/1.1", 400, errPreface)
 
 	// Targets.

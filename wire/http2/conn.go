@@ -281,11 +281,23 @@ func (c *Conn) Streams() int {
 	return c.streams.n
 }
 
-// Room returns how many more streams Open would open now (client).
-func (c *Conn) Room() int {
+// Room returns how many more streams Open would open now (client), with no more than most open at a time; 0 sets no bound
+// but the peer's.
+func (c *Conn) Room(most uint32) int {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	return c.room()
+	n := c.room()
+	if most > 0 {
+		n = min(n, int(most)-c.streams.n)
+	}
+	return max(n, 0)
+}
+
+// Leaving says that no further stream can be opened here (client): the peer, or we, said so, or its ids are used up.
+func (c *Conn) Leaving() bool {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	return c.closed || c.away || c.drain != notDraining || c.lastID > maxID-2
 }
 
 func (c *Conn) room() int {

@@ -310,8 +310,8 @@ func TestReset(t *testing.T) {
 func TestMaxStreams(t *testing.T) {
 	p := newPair(Options{}, Options{MaxStreams: 3})
 	p.run()
-	if p.client.Room() != 3 {
-		t.Error(p.client.Room())
+	if p.client.Room(0) != 3 {
+		t.Error(p.client.Room(0))
 	}
 	var streams []*Stream
 	for range 3 {
@@ -344,8 +344,8 @@ func TestMaxStreams(t *testing.T) {
 
 	c := newRawClient(t, Options{})
 	c.lastID = maxID - 4
-	if _, err := c.Open(get("/"), nil, true); err != nil || c.Room() != 1 {
-		t.Error(err, c.Room())
+	if _, err := c.Open(get("/"), nil, true); err != nil || c.Room(0) != 1 {
+		t.Error(err, c.Room(0))
 	}
 	if s, err := c.Open(get("/"), nil, true); err != nil || s.ID() != maxID {
 		t.Error(err)
@@ -369,7 +369,7 @@ func TestGoAway(t *testing.T) {
 	k.w.frame(frameGoAway, 0, 0, append(u32(3), u32(0)...)...)
 	k.expect()
 	expect(t, k.end, "reset 5 REFUSED_STREAM remote true", "goaway 3 NO_ERROR")
-	if _, err := k.Open(get("/"), nil, true); !errors.Is(err, ErrNoStreams) || k.Room() != 0 {
+	if _, err := k.Open(get("/"), nil, true); !errors.Is(err, ErrNoStreams) || k.Room(0) != 0 {
 		t.Error(err)
 	}
 	// It cannot take back what it has refused.
@@ -421,16 +421,16 @@ func TestShutdown(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	p := newPair(Options{}, Options{ConnectProtocol: true, MaxStreams: 7})
-	if p.client.ConnectProtocol() || p.client.Room() != 100 {
+	if p.client.ConnectProtocol() || p.client.Room(0) != 100 {
 		t.Error("knows before it was told")
 	}
 	p.run()
-	if !p.client.ConnectProtocol() || p.client.Room() != 7 || p.server.Room() != 0 {
+	if !p.client.ConnectProtocol() || p.client.Room(0) != 7 || p.server.Room(0) != 0 {
 		t.Error("not told")
 	}
 	k := newRawClient(t, Options{})
-	if k.Room() != maxID/2+1 && k.Room() != maxID/2 {
-		t.Error(k.Room())
+	if k.Room(0) != maxID/2+1 && k.Room(0) != maxID/2 {
+		t.Error(k.Room(0))
 	}
 	k.w.frame(frameSettings, 0, 0, settings(uint32(settingPush), 1)...)
 	k.expect("GOAWAY 0 PROTOCOL_ERROR")

@@ -45,6 +45,11 @@ func (c *Conn) check(k *reading) *Error {
 		}
 		return errFieldTooLarge
 	}
+	if f.Flaw == hpack.PaddedEnds && f.Pseudo == hpack.NotPseudo && c.role == Client {
+		// RFC 9113 §8.2.1 calls the message malformed, but servers send such values and their clients take them (Go's,
+		// Envoy): white space around a value is no part of it (RFC 9110 §5.5), so it is taken off, as in HTTP/1.
+		f.Value, f.Flaw = bytes.Trim(f.Value, " \t"), hpack.Sound
+	}
 	if f.Flaw != hpack.Sound {
 		return flaws[f.Flaw]
 	}

@@ -181,7 +181,7 @@ func TestRandom(t *testing.T) {
 			if w.p.client.err != nil || w.p.server.err != nil {
 				t.Fatal(seed, w.p.client.err, w.p.server.err)
 			}
-			if opened < exchanges && w.p.client.Room() > 0 && r.IntN(3) == 0 {
+			if opened < exchanges && w.p.client.Room(0) > 0 && r.IntN(3) == 0 {
 				up, down := r.IntN(3)*r.IntN(100000), r.IntN(3)*r.IntN(100000)
 				req := get("/")
 				req.BodyLength = int64(up)

@@ -37,6 +37,16 @@ func (h *Head) Reset() {
 // Footprint returns the bytes of memory that h holds on to; owners drop heads that grew out of the ordinary instead of pooling them.
 func (h *Head) Footprint() int { return cap(h.buf) + 20*cap(h.fields) }
 
+// Size returns the bytes of all names and values: what telemetry counts of heads that were compressed on the wire.
+func (h *Head) Size() (n int) {
+	for i := range h.fields {
+		if f := &h.fields[i]; f.nameLen != 0 {
+			n += int(f.nameLen + f.valueLen)
+		}
+	}
+	return n
+}
+
 // Load copies a codec's raw head into h, which must be empty, and returns the copy, valid until the next edit.
 // AppendAt and the At setters of Request and Response then name pieces of it by offset: one copy for a whole head.
 func (h *Head) Load(raw []byte) []byte {

@@ -1,0 +1,197 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/outrider-mesh/outrider/wire/link"
+	"github.com/outrider-mesh/outrider/wire/mux"
+)
+
+// ErrHTTP1 says that an endpoint, asked for HTTP/2 by ALPN, speaks HTTP/1 alone.
+var ErrHTTP1 = errors.New("the endpoint speaks HTTP/1 alone")
+
+// Shared is a connection of HTTP/2 to an endpoint, for the streams of many exchanges.
+type Shared struct {
+	*mux.Mux
+	link     link.Link
+	endpoint *Endpoint
+	// settled is closed when the endpoint's settings have come, or the connection has ended.
+	settled   chan struct{}
+	settle    sync.Once
+	discarded atomic.Bool // it ends with its last stream
+}
+
+// shares is what an endpoint has of them.
+type shares struct {
+	open atomic.Pointer[[]*Shared] // replaced as a whole, with the endpoint's mu
+	// dialling is closed when a dial under way has ended; nil while there is none. Behind the endpoint's mu.
+	dialling chan struct{}
+	http1    atomic.Bool // see ErrHTTP1
+}
+
+// SpeaksHTTP1 says that the endpoint was found to speak HTTP/1 alone.
+func (e *Endpoint) SpeaksHTTP1() bool { return e.shares.http1.Load() }
+
+// Share returns a connection that takes one more stream, at most so many at a time on one connection (0: as many as the
+// endpoint allows), or nil.
+func (e *Endpoint) Share(most uint32) *Shared {
+	open := e.shares.open.Load()
+	if open == nil {
+		return nil
+	}
+	for _, s := range *open {
+		if s.HTTP.Room(most) > 0 {
+			return s
+		}
+	}
+	return nil
+}
+
+// Connect opens a connection, unless one is being opened already: then it waits for that one. secure and timeout are as for
+// Dial, and ErrHTTP1 is returned where ALPN chose HTTP/1.
+func (e *Endpoint) Connect(ctx context.Context, timeout time.Duration, secure *tls.Config, most uint32) (*Shared, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for {
+		e.mu.Lock()
+		if s := e.Share(most); s != nil {
+			e.mu.Unlock()
+			return s, nil
+		}
+		wait := e.shares.dialling
+		if wait == nil {
+			break
+		}
+		e.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("cannot connect to %s: %w", e.address, ctx.Err())
+		}
+	}
+	done := make(chan struct{})
+	e.shares.dialling = done
+	e.mu.Unlock()
+	s, err := e.connect(ctx, secure)
+	e.mu.Lock()
+	e.shares.dialling = nil
+	if err == nil && !e.gone {
+		e.keepShared(s)
+	}
+	gone := e.gone
+	e.mu.Unlock()
+	close(done)
+	if err == nil && gone {
+		s.discard()
+	}
+	return s, err
+}
+
+func (e *Endpoint) connect(ctx context.Context, secure *tls.Config) (*Shared, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "tcp", e.address)
+	if err != nil {
+		e.failed.Add(1)
+		return nil, fmt.Errorf("cannot connect to %s: %w", e.address, reason(err))
+	}
+	s := &Shared{endpoint: e, settled: make(chan struct{})}
+	if err := s.link.Init(nc); err != nil {
+		_ = nc.Close()
+		e.failed.Add(1)
+		return nil, fmt.Errorf("cannot use connection to %s: %w", e.address, err)
+	}
+	if secure != nil {
+		t := tls.Client(s.link.Replay(nil), secure)
+		if err := t.HandshakeContext(ctx); err != nil {
+			_ = nc.Close()
+			e.failed.Add(1)
+			return nil, &HandshakeError{Address: e.address, Err: err}
+		}
+		if t.ConnectionState().NegotiatedProtocol == "http/1.1" {
+			_ = t.Close()
+			e.shares.http1.Store(true)
+			return nil, ErrHTTP1
+		}
+		s.link.Secure(t)
+	}
+	e.opened.Add(1)
+	s.Mux = e.set.speak(s)
+	e.set.serving.Go(s.serve) // Set.Close waits for it
+	return s, nil
+}
+
+// serve reads the connection until it ends.
+func (s *Shared) serve() {
+	_ = s.Serve(nil) // why it ended, the streams were told
+	e := s.endpoint
+	e.mu.Lock()
+	if open := e.shares.open.Load(); open != nil {
+		rest := slices.DeleteFunc(slices.Clone(*open), func(o *Shared) bool { return o == s })
+		e.shares.open.Store(&rest)
+	}
+	e.mu.Unlock()
+	s.Settled()
+	_ = s.link.Close()
+}
+
+// keepShared adds a connection to those that exchanges find, called with mu.
+func (e *Endpoint) keepShared(s *Shared) {
+	var open []*Shared
+	if old := e.shares.open.Load(); old != nil {
+		open = slices.Clone(*old)
+	}
+	open = append(open, s)
+	e.shares.open.Store(&open)
+}
+
+// Link returns the connection's link.
+func (s *Shared) Link() *link.Link { return &s.link }
+
+// Settled tells that the endpoint's settings have come.
+func (s *Shared) Settled() { s.settle.Do(func() { close(s.settled) }) }
+
+// Upgrades says whether the endpoint takes extended CONNECT, for which its settings may have to be waited for.
+func (s *Shared) Upgrades(timeout time.Duration) bool {
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case <-s.settled:
+	case <-t.C:
+	}
+	return s.HTTP.ConnectProtocol()
+}
+
+// Cut ends the connection at once.
+func (s *Shared) Cut() { s.link.Cut() }
+
+// discard lets the connection end with its last stream.
+func (s *Shared) discard() {
+	s.discarded.Store(true)
+	s.Shutdown()
+	s.Left()
+}
+
+// Left ends a connection that is to end once it has no streams: whoever gives one back calls it.
+func (s *Shared) Left() {
+	if s.discarded.Load() && s.HTTP.Streams() == 0 {
+		s.link.InterruptRead()
+	}
+}
+
+// sweep ends connections that nobody has used since before, and those that take no more streams.
+func (s *Shared) sweep(before int64) {
+	if s.HTTP.Streams() > 0 {
+		return
+	}
+	if s.LastRead() < before || s.HTTP.Leaving() {
+		s.link.InterruptRead()
+	}
+}
