@@ -117,7 +117,7 @@ func (c *connectionRule) forward(m *Mesh, o *config.Object, name string, written
 		weight := uint32(max(d.Weight, 0))
 		sum += weight
 		c.destinations = append(c.destinations, virtualDestination{
-			host: fullName(d.Destination.GetHost(), o.Namespace, m.domain), subset: d.Destination.GetSubset(),
+			object: o, host: fullName(d.Destination.GetHost(), o.Namespace, m.domain), subset: d.Destination.GetSubset(),
 			port: int(d.Destination.GetPort().GetNumber()), weight: weight, field: field + ".destination",
 		})
 	}
@@ -159,10 +159,10 @@ func (c *connectionRule) covers(s *scope, gateway string, listen int, name strin
 }
 
 // build makes the rule of a proxy.
-func (c *connectionRule) build(s *scope, v *virtualService, listen int, r *report) model.Rule {
+func (c *connectionRule) build(s *scope, listen int, r *report) model.Rule {
 	rule := c.base
 	if rule.Route != nil {
-		rule.Route = &model.Route{Destinations: s.destinations(v.object, c.destinations, listen, r)}
+		rule.Route = &model.Route{Destinations: s.destinations(c.destinations, listen, r)}
 	}
 	return rule
 }

@@ -188,7 +188,7 @@ func (m *Mesh) istioConnections(g *gateway, s *scope, sv *server, hosts hostTabl
 		if sv.tls == nil || sv.tls.Mode != model.PassthroughTLS {
 			for _, c := range v.tcp {
 				if h := hosts.host("*"); len(h.Rules) == 0 && c.covers(s, sv.gateway, sv.port, "") {
-					h.Rules = []model.Rule{c.build(s, v, sv.port, nil)}
+					h.Rules = []model.Rule{c.build(s, sv.port, nil)}
 				}
 			}
 			continue
@@ -201,7 +201,7 @@ func (m *Mesh) istioConnections(g *gateway, s *scope, sv *server, hosts hostTabl
 				}
 				for _, c := range v.tls {
 					if h := hosts.host(n); len(h.Rules) == 0 && c.covers(s, sv.gateway, sv.port, n) {
-						h.Rules = []model.Rule{c.build(s, v, sv.port, nil)}
+						h.Rules = []model.Rule{c.build(s, sv.port, nil)}
 					}
 				}
 			}

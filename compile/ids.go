@@ -51,6 +51,9 @@ var (
 	emptyListener  = ID{"OR2041", "", "a Sidecar's listener leads nowhere, or to one of several services"}
 	passedUnread   = ID{"OR2042", "", "HTTP/2 is passed on unread: requests are not routed, balanced or counted one by one"}
 	unfit          = ID{"OR2043", "", "requests are routed to a port that cannot take them: bytes or TLS as declared, or HTTP/1.1 where a route carries gRPC"}
+	delegateGone   = ID{"OR2044", "IST0101", "a rule delegates to a VirtualService that is not there, or not for it"}
+	delegateClash  = ID{"OR2045", "", "a delegate's rule has no effect: it does not lie within the match of the rule that delegates to it"}
+	noRoot         = ID{"OR2046", "", "no VirtualService delegates to this one"}
 	wrongPort      = ID{"OR2040", "", "a route's kind does not fit the port's protocol; it has no effect there"}
 )
 
@@ -62,5 +65,6 @@ func IDs() []ID {
 		leafPort, unknownParent, notAttached, badBackend, notGranted, badFilter, workloadTwice, serviceTwice, badMeshConfig,
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
 		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, passedUnread, unfit,
+		delegateGone, delegateClash, noRoot,
 	}
 }

@@ -199,7 +199,7 @@ func (m *Mesh) checkVirtuals(r *report) {
 			for _, d := range destinations {
 				svc := s.service(d.host)
 				if svc != nil && d.port == 0 && len(svc.ports) > 1 {
-					r.error(v.object, portNeeded, d.field, "name one of them in destination.port.number",
+					r.error(d.object, portNeeded, d.field, "name one of them in destination.port.number",
 						"destination %s has %d ports (%s); without a port, the one that the request came for is taken", d.host, len(svc.ports), portList(svc))
 					continue
 				}
@@ -208,7 +208,7 @@ func (m *Mesh) checkVirtuals(r *report) {
 					f = c.unfit(!slices.Contains(v.gateways, inMesh))
 				}
 				if f != nil {
-					f.report(r, v.object, d.field)
+					f.report(r, d.object, d.field)
 				}
 			}
 		}

@@ -35,13 +35,13 @@ func (s *scope) used() []*cluster {
 }
 
 // destinations builds the destinations of a VirtualService's rule on port listen. Findings go to r.
-func (s *scope) destinations(o *config.Object, all []virtualDestination, listen int, r *report) []model.Destination {
+func (s *scope) destinations(all []virtualDestination, listen int, r *report) []model.Destination {
 	var out []model.Destination
 	for i := range all {
 		d := &all[i]
 		c, f := s.target(d.host, d.subset, d.port, listen)
 		if f != nil {
-			f.report(r, o, d.field)
+			f.report(r, d.object, d.field)
 		}
 		dest := s.destination(c, f, d.weight, 503)
 		dest.Request, dest.Response = d.request, d.response

@@ -262,7 +262,7 @@ func (m *Mesh) bytesRules(s *scope, p *port, name string) (rules []model.Rule, s
 		}
 		for _, c := range routes {
 			if c.covers(s, inMesh, p.number, name) {
-				return []model.Rule{c.build(s, v, p.number, nil)}, true
+				return []model.Rule{c.build(s, p.number, nil)}, true
 			}
 		}
 	}

@@ -17,17 +17,34 @@ import (
 
 // virtualRule translates the http route number i of o; nil where it cannot be run at all.
 func (m *Mesh) virtualRule(o *config.Object, h *networking.HTTPRoute, i int, r *report) *virtualRule {
-	field := element("spec.http", i)
-	v := &virtualRule{field: field, base: model.Rule{Origin: origin(o, field, cmp.Or(h.Name, element("http", i)))}}
-	for j, match := range h.Match {
-		vm, ok := m.virtualMatch(o, match, element(field+".match", j), r)
-		if ok {
-			v.matches = append(v.matches, vm)
-		}
-	}
+	v := newVirtualRule(o, h, i)
+	v.matches = m.virtualMatches(o, h.Match, v.field, r)
 	if len(h.Match) > 0 && len(v.matches) == 0 {
 		return nil
 	}
+	m.act(v, h, r)
+	return v
+}
+
+func newVirtualRule(o *config.Object, h *networking.HTTPRoute, i int) *virtualRule {
+	field := element("spec.http", i)
+	return &virtualRule{object: o, field: field, base: model.Rule{Origin: origin(o, field, cmp.Or(h.Name, element("http", i)))}}
+}
+
+// virtualMatches translates the matches of the rule at field that can ever hold.
+func (m *Mesh) virtualMatches(o *config.Object, all []*networking.HTTPMatchRequest, field string, r *report) []virtualMatch {
+	var out []virtualMatch
+	for j, match := range all {
+		if vm, ok := m.virtualMatch(o, match, element(field+".match", j), r); ok {
+			out = append(out, vm)
+		}
+	}
+	return out
+}
+
+// act translates what a rule does.
+func (m *Mesh) act(v *virtualRule, h *networking.HTTPRoute, r *report) {
+	o, field := v.object, v.field
 	v.base.Request = headerEdits(o, field+".headers.request", h.Headers.GetRequest(), r)
 	v.base.Response = headerEdits(o, field+".headers.response", h.Headers.GetResponse(), r)
 	v.base.CORS = corsPolicy(o, field+".corsPolicy", h.CorsPolicy, r)
@@ -41,13 +58,10 @@ func (m *Mesh) virtualRule(o *config.Object, h *networking.HTTPRoute, i int, r *
 		v.base.Reply = directResponse(o, field+".directResponse", h.DirectResponse, r)
 	case len(h.Route) > 0:
 		m.forward(o, v, h, r)
-	case h.Delegate != nil:
-		v.base.Reply = &model.Reply{Status: 503, Outcome: "no_route", Body: fmt.Sprintf("no route: VirtualService %s/%s delegates %s, which has no effect yet\n", o.Namespace, o.Name, v.base.Origin.Rule)}
 	default:
 		r.error(o, noAction, field, "add route, redirect or directResponse", "the rule has no route, redirect or directResponse; its requests are answered 503")
 		v.base.Reply = &model.Reply{Status: 503, Outcome: "no_route", Body: fmt.Sprintf("no route: %s of VirtualService %s/%s says nothing about where requests go\n", v.base.Origin.Rule, o.Namespace, o.Name)}
 	}
-	return v
 }
 
 // forward translates route, rewrite and timeout.
@@ -65,6 +79,7 @@ func (m *Mesh) forward(o *config.Object, v *virtualRule, h *networking.HTTPRoute
 		weight := uint32(max(d.Weight, 0))
 		sum += weight
 		v.destinations = append(v.destinations, virtualDestination{
+			object:   o,
 			host:     fullName(d.Destination.GetHost(), o.Namespace, m.domain),
 			subset:   d.Destination.GetSubset(),
 			port:     int(d.Destination.GetPort().GetNumber()),

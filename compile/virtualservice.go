@@ -13,7 +13,7 @@ import (
 )
 
 var virtualServiceCoverage = covers("hosts", "gateways", "exportTo", "http.").
-	and(covers("name", "match.", "route.", "route.destination", "route.weight", "route.headers", "redirect", "directResponse", "rewrite", "timeout",
+	and(covers("name", "match.", "route.", "route.destination", "route.weight", "route.headers", "redirect", "directResponse", "delegate", "rewrite", "timeout",
 		"corsPolicy", "headers").under("http.")).
 	and(covers("name", "uri", "scheme", "method", "authority", "headers", "port", "sourceLabels", "gateways", "queryParams", "ignoreUriCase",
 		"withoutHeaders", "sourceNamespace").under("http.match.")).
@@ -34,6 +34,7 @@ type virtualService struct {
 
 // virtualRule is one http route.
 type virtualRule struct {
+	object       *config.Object // the VirtualService, or its delegate
 	field        string
 	base         model.Rule // Route has no destinations yet; Matches are of matches
 	matches      []virtualMatch
@@ -77,6 +78,7 @@ func (v *virtualMatch) holds(s *scope, gateway string, listen int) bool {
 }
 
 type virtualDestination struct {
+	object       *config.Object // that names it: the VirtualService, or its delegate
 	host, subset string
 	port         int
 	weight       uint32
@@ -87,6 +89,7 @@ type virtualDestination struct {
 
 // readVirtualServices translates all VirtualServices and sorts them by who routes which host.
 func (m *Mesh) readVirtualServices(objects []*config.Object, r *report) {
+	all := readDelegates(objects)
 	for _, o := range objects {
 		spec, ok := o.Spec.(*networking.VirtualService)
 		if !ok {
@@ -99,10 +102,9 @@ func (m *Mesh) readVirtualServices(objects []*config.Object, r *report) {
 			r.without(o, "spec."+field)
 		})
 		if len(spec.Hosts) == 0 {
-			r.warn(o, noEffect, "spec.hosts", "add hosts, or keep it for a version that has delegation", "a VirtualService without hosts is a delegate, which has no effect yet")
 			continue
 		}
-		v := m.virtualService(o, spec, r)
+		v := m.virtualService(o, spec, all, r)
 		m.virtuals = append(m.virtuals, v)
 		if slices.Contains(v.gateways, inMesh) && len(v.tcp)+len(v.tls) > 0 {
 			m.carriers = append(m.carriers, v)
@@ -117,6 +119,7 @@ func (m *Mesh) readVirtualServices(objects []*config.Object, r *report) {
 			}
 		}
 	}
+	all.check(objects, r)
 	slices.SortStableFunc(m.wildVirtuals, func(a, b hostVirtual) int { return cmp.Compare(len(b.host), len(a.host)) })
 }
 
@@ -136,7 +139,7 @@ func switchedOff(spec *networking.VirtualService, field string) bool {
 	return false
 }
 
-func (m *Mesh) virtualService(o *config.Object, spec *networking.VirtualService, r *report) *virtualService {
+func (m *Mesh) virtualService(o *config.Object, spec *networking.VirtualService, all delegates, r *report) *virtualService {
 	v := &virtualService{object: o, exported: visible(spec.ExportTo, m.config.GetDefaultVirtualServiceExportTo(), o.Namespace)}
 	for i, h := range spec.Hosts {
 		h = fullName(h, o.Namespace, m.domain)
@@ -151,7 +154,9 @@ func (m *Mesh) virtualService(o *config.Object, spec *networking.VirtualService,
 		v.gateways = []string{inMesh}
 	}
 	for i, h := range spec.Http {
-		if rule := m.virtualRule(o, h, i, r); rule != nil {
+		if h.Delegate != nil {
+			v.rules = append(v.rules, m.delegated(o, h, i, all, r)...)
+		} else if rule := m.virtualRule(o, h, i, r); rule != nil {
 			v.rules = append(v.rules, rule)
 		}
 	}
@@ -194,8 +199,11 @@ func (v *virtualService) reportUnreachable(r *report) {
 			continue
 		}
 		for _, late := range v.rules[i+1:] {
-			r.warn(v.object, unreachable, late.field, "move it before that rule, or remove it",
-				"%s is never reached: %s matches every request", late.field, rule.field)
+			first := rule.field
+			if late.object != rule.object {
+				first += " of " + describe(rule.object)
+			}
+			r.warn(late.object, unreachable, late.field, "move it before that rule, or remove it", "%s is never reached: %s matches every request", late.field, first)
 		}
 		return
 	}
@@ -256,7 +264,7 @@ func (v *virtualService) routes(s *scope, gateway string, listen int, r *report)
 		built.Matches = matches
 		if len(rule.destinations) > 0 {
 			route := *rule.base.Route
-			route.Destinations = s.destinations(v.object, rule.destinations, listen, r)
+			route.Destinations = s.destinations(rule.destinations, listen, r)
 			built.Route = &route
 		}
 		out = append(out, built)
