@@ -27,6 +27,7 @@ type model struct {
 	running, falling        int
 	transitions             [ReasonCount]uint64
 	opened, closed, refused int
+	rounded                 bool // floating point would have decided otherwise
 }
 
 type entry struct {
@@ -90,6 +91,9 @@ func (m *model) until(now int64) {
 	for at := m.healthy.seen + int64(m.s.HealthInterval); at <= now; at += int64(m.s.HealthInterval) {
 		m.healthy.seen = at
 		total, errors := m.window(at)
+		if total >= uint64(m.s.RequestVolumeThreshold) && (100*errors >= uint64(m.s.ErrorThresholdPercentage)*total) != (floating(errors, total) >= m.s.ErrorThresholdPercentage) {
+			m.rounded = true
+		}
 		if m.status == "closed" && m.s.Enabled && total >= uint64(m.s.RequestVolumeThreshold) && 100*errors >= uint64(m.s.ErrorThresholdPercentage)*total {
 			m.goes("open", ErrorThreshold)
 			m.openedAt = at
@@ -316,13 +320,7 @@ func schedule(t *testing.T, seed uint64) *model {
 			check(step, "the grant", c.ticket.Fallback(), want)
 		case p < 75:
 			ok := r.IntN(2) == 0
-			if c.falling && c.events&fallen == 0 {
-				e := FallbackFailure
-				if ok {
-					e = FallbackSuccess
-				}
-				c.events |= set(e)
-			}
+			m.endFallback(c, ok)
 			c.ticket.EndFallback(ok)
 		case p < 97:
 			m.close(c, now)
