@@ -274,6 +274,11 @@ func TestLatencies(t *testing.T) {
 	if got := r.look(1100); got.Command != (Latency{}) {
 		t.Errorf("after the window: %+v", got.Command)
 	}
+	r.b.Admit(c, 1110*ms) // the ticket again, and nobody says when the execution ends
+	c.Close(1180 * ms)
+	if got := r.look(1200); got.Execution.Mean != 70 || got.Command.Mean != 70 {
+		t.Errorf("%+v, %+v", got.Execution, got.Command)
+	}
 	s.PercentileEnabled = false
 	r.b.Configure(s, 1200*ms)
 	r.run(1200, "SF")
@@ -281,6 +286,38 @@ func TestLatencies(t *testing.T) {
 	for _, l := range []Latency{got.Execution, got.Command} {
 		if l.Mean != -1 || slices.ContainsFunc(l.At[:], func(n int) bool { return n != -1 }) {
 			t.Errorf("disabled: %+v", l)
+		}
+	}
+}
+
+// TestSamplesAgainstAll keeps every sample in a plain list, and wants the window to hold the right ones.
+func TestSamplesAgainstAll(t *testing.T) {
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 4))
+		size, buckets, keep := 1+r.Int64N(20), 1+r.IntN(6), 1+r.IntN(5)
+		s := newSamples(size, buckets, keep, 0)
+		all := map[int64][]int32{} // by bucket
+		now := int64(0)
+		for range 300 {
+			now += r.Int64N(5)
+			if r.IntN(20) == 0 {
+				now += r.Int64N(3 * size * int64(buckets))
+			}
+			s.advance(now)
+			d := r.Int64N(1000)
+			s.add(d * ms)
+			all[now/size] = append(all[now/size], int32(d))
+			var want []int32
+			for b := now/size - int64(buckets); b < now/size; b++ {
+				list := all[b]
+				want = append(want, list[max(0, len(list)-keep):]...)
+			}
+			got := s.collect(nil)
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Fatalf("seed %d at %d: %v, want %v", seed, now, got, want)
+			}
 		}
 	}
 }
