@@ -167,7 +167,7 @@ func (l *Link) Reset() error {
 	return l.tcp.Close()
 }
 
-// CloseWrite ends our side in order; what the peer still sends can be read.
+// CloseWrite ends our side in order; what the peer still sends can be read. What is Spilled is lost: Drain first.
 func (l *Link) CloseWrite() error {
 	if c, ok := l.conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()

@@ -11,7 +11,7 @@ import (
 )
 
 // pair returns a link and the connection at its other end.
-func pair(t *testing.T) (*Link, *net.TCPConn) {
+func pair(t testing.TB) (*Link, *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
