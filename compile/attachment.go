@@ -33,7 +33,10 @@ func (m *Mesh) apiHosts(s *scope, servers, all []*server, hosts hostTable) {
 			}
 			var all []entry
 			for _, a := range attached {
-				if within(domain, a.hostname) {
+				closer := func(b hostedRoute) bool { // a route with several hostnames for it is there once
+					return b.route == a.route && within(domain, b.hostname) && specificity(b.hostname) > specificity(a.hostname)
+				}
+				if within(domain, a.hostname) && (len(a.route.hostnames) < 2 || !slices.ContainsFunc(attached, closer)) {
 					all = append(all, a.route.entries(s, specificity(a.hostname), true, nil)...)
 				}
 			}

@@ -19,7 +19,7 @@ type filters struct {
 	route   *model.Route // nil for a backend
 	backend bool
 	report  *report
-	failed  string // why requests must be answered 500: a filter that cannot be applied must not be skipped
+	failed  string // why requests must be answered 500 (gRPC: UNAVAILABLE): a filter that cannot be applied must not be skipped
 }
 
 func (f *filters) add(spec *gatewayv1.HTTPRouteFilter, field string) {
@@ -46,7 +46,7 @@ func (f *filters) add(spec *gatewayv1.HTTPRouteFilter, field string) {
 func (f *filters) fail(field, kind string) {
 	f.failed = "filter " + kind + " of " + describe(f.object) + " cannot be applied\n"
 	f.report.error(f.object, badFilter, field, "remove the filter, or keep it for a version that has it",
-		"filter %s cannot be applied here; its requests are answered %d, since it must not be skipped", kind, unrouted(f.object))
+		"filter %s cannot be applied here; its requests are %s, since it must not be skipped", kind, unroutedText(f.object))
 }
 
 func (f *filters) edit(e *model.HeaderEdits, spec *gatewayv1.HTTPHeaderFilter) {

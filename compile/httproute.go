@@ -91,7 +91,6 @@ func (m *Mesh) readRoutes(objects []*config.Object, r *report) {
 		case *gatewayv1.HTTPRoute:
 			m.routes = append(m.routes, m.apiRoute(o, spec, r))
 		case *gatewayv1.GRPCRoute:
-			r.warn(o, noEffect, "", "keep it for a version that reads HTTP/2", "a GRPCRoute has no effect yet: HTTP/2 is passed on unread")
 			m.routes = append(m.routes, m.grpcRoute(o, spec, r))
 		case *gatewayv1.TLSRoute:
 			m.routes = append(m.routes, m.connectionRoute(o, &spec.Spec.CommonRouteSpec, spec.Spec.Hostnames, spec.Spec.Rules, r))
@@ -240,10 +239,18 @@ func unrouted(o *config.Object) int {
 	return 503
 }
 
+// unroutedText says what becomes of them, for people.
+func unroutedText(o *config.Object) string {
+	if o.Kind == grpcRoute {
+		return "answered UNAVAILABLE"
+	}
+	return fmt.Sprintf("answered %d", unrouted(o))
+}
+
 // forwardTo gives a rule its backends. Where it cannot have any, it answers; failed says why it must, if a filter does.
 func (m *Mesh) forwardTo(rule *routeRule, o *config.Object, name, failed string, refs []gatewayv1.HTTPBackendRef, route *model.Route, r *report) {
 	status, what := unrouted(o), "requests"
-	fate := fmt.Sprintf("answered %d", status)
+	fate := unroutedText(o)
 	if o.Kind == tlsRoute || o.Kind == tcpRoute {
 		what, fate = "connections", "refused"
 	}

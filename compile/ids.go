@@ -28,11 +28,11 @@ var (
 	splitConflict  = ID{"OR2017", "", "two TrafficSplits have the same root service; the first has it"}
 	leafMissing    = ID{"OR2018", "", "a TrafficSplit names a service that is not there"}
 	leafPort       = ID{"OR2019", "", "a service of a TrafficSplit lacks a port of the root service"}
-	unknownParent  = ID{"OR2020", "", "an HTTPRoute's parent is not there"}
+	unknownParent  = ID{"OR2020", "", "a route's parent is not there"}
 	notAttached    = ID{"OR2021", "", "a Gateway's listener does not take this route"}
-	badBackend     = ID{"OR2022", "", "a backendRef leads nowhere; its share of the requests is answered 500"}
+	badBackend     = ID{"OR2022", "", "a backendRef leads nowhere; its share of the requests is answered 500 (gRPC: UNAVAILABLE)"}
 	notGranted     = ID{"OR2023", "", "a backendRef in another namespace needs a ReferenceGrant there"}
-	badFilter      = ID{"OR2024", "", "a filter cannot be applied; its requests are answered 500"}
+	badFilter      = ID{"OR2024", "", "a filter cannot be applied; its requests are answered 500 (gRPC: UNAVAILABLE)"}
 	workloadTwice  = ID{"OR2025", "", "two workloads of a namespace have the same name; the first has it"}
 	serviceTwice   = ID{"OR2026", "", "two services have the same host; one of them is ignored"}
 	badMeshConfig  = ID{"OR2027", "", "the mesh configuration cannot be read"}
@@ -49,7 +49,6 @@ var (
 	sidecarTwice   = ID{"OR2038", "IST0111", "a namespace has two Sidecars for all its workloads; the first holds"}
 	sidecarOverlap = ID{"OR2039", "IST0110", "two Sidecars select the same workload; the first holds"}
 	emptyListener  = ID{"OR2041", "", "a Sidecar's listener leads nowhere, or to one of several services"}
-	passedUnread   = ID{"OR2042", "", "HTTP/2 is passed on unread: requests are not routed, balanced or counted one by one"}
 	unfit          = ID{"OR2043", "", "requests are routed to a port that cannot take them: bytes or TLS as declared, or HTTP/1.1 where a route carries gRPC"}
 	delegateGone   = ID{"OR2044", "IST0101", "a rule delegates to a VirtualService that is not there, or not for it"}
 	delegateClash  = ID{"OR2045", "", "a delegate's rule has no effect: it does not lie within the match of the rule that delegates to it"}
@@ -64,7 +63,7 @@ func IDs() []ID {
 		notAtGateway, unknownRule, emptySubset, tlsRefused, subsetTwice, badPattern, twoShapers, splitConflict, leafMissing,
 		leafPort, unknownParent, notAttached, badBackend, notGranted, badFilter, workloadTwice, serviceTwice, badMeshConfig,
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
-		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, passedUnread, unfit,
+		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, unfit,
 		delegateGone, delegateClash, noRoot,
 	}
 }

@@ -234,7 +234,7 @@ func FuzzCompile(f *testing.F) {
 
 // TestExamples compiles the examples that the binary carries: nothing in them may be wrong or without effect.
 func TestExamples(t *testing.T) {
-	for _, dir := range []string{"bookinfo", "canary", "helloworld", "storefront"} {
+	for _, dir := range []string{"bookinfo", "canary", "grpc", "helloworld", "storefront"} {
 		paths, err := filepath.Glob("../examples/" + dir + "/*.yaml")
 		if err != nil || len(paths) == 0 {
 			t.Fatalf("%s: no files: %v", dir, err)

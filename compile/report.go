@@ -122,13 +122,3 @@ func (c coverage) walk(m protoreflect.Message, path, field string, yield func(st
 		}
 	}
 }
-
-// unread warns of ports whose HTTP/2 this version passes on without reading it.
-func (r *report) unread(s *service) {
-	for _, p := range s.ports {
-		if p.protocol == model.HTTP2 || p.protocol == model.GRPC {
-			r.warn(s.object, passedUnread, "spec.ports", "reach it by CONNECT, and do not rely on routes, splits or metrics of its requests yet",
-				"port %s of %s: HTTP/2 is passed on unread, connection by connection", p.text(), s.Host)
-		}
-	}
-}

@@ -113,7 +113,6 @@ func (s *service) portsText() string {
 }
 
 func (m *Mesh) addService(s *service, r *report) {
-	r.unread(s)
 	others := m.services.byHost[s.Host]
 	for _, o := range others {
 		if o.Namespace != s.Namespace {

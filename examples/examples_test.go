@@ -34,6 +34,7 @@ func TestExamplesAreClean(t *testing.T) {
 	f("storefront/services.yaml", "storefront/traffic.yaml", "storefront/workloads.yaml")
 	f("canary/http-route-canary.yaml")
 	f("helloworld/helloworld-split.yaml")
+	f("grpc/grpc-route.yaml", "grpc/virtual-service.yaml")
 	base := []string{"bookinfo/bookinfo.yaml", "bookinfo/destination-rules.yaml", "bookinfo/gateway.yaml"}
 	f(base...)
 	for _, routes := range []string{"virtual-service-all-v1.yaml", "virtual-service-90-10.yaml", "virtual-service-reviews-test-v2.yaml"} {
