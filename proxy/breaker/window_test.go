@@ -257,7 +257,7 @@ func TestSamples(t *testing.T) {
 
 func TestLatencies(t *testing.T) {
 	s := unitSettings()
-	s.PercentileWindow, s.PercentileBuckets = time.Second, 10
+	s.PercentileWindow, s.PercentileBuckets, s.ForceClosed = time.Second, 10, true
 	r := newRig(t, s)
 	c := r.begin(10)
 	c.End(Failed, 40*ms)
