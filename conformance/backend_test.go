@@ -24,6 +24,7 @@ type backend struct {
 	taken  []*taken
 	all    []net.Conn
 	answer *answer // to the first request that is not a probe; nil answers as any other
+	serve  func(c net.Conn, k *taken)
 }
 
 // taken is what came on one connection.
@@ -43,11 +44,19 @@ func (k *taken) Write(p []byte) (int, error) {
 
 func newBackend(t testing.TB) *backend {
 	t.Helper()
+	b := &backend{}
+	b.serve = b.serve1
+	return b.start(t)
+}
+
+// start accepts connections.
+func (b *backend) start(t testing.TB) *backend {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &backend{socket: l}
+	b.socket = l
 	b.wg.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -79,6 +88,17 @@ func (b *backend) close() {
 	}
 	b.mu.Unlock()
 	b.wg.Wait()
+}
+
+// whole notes a request that was there as a whole.
+func (k *taken) whole(line, path string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if path == probe {
+		k.probed = true
+	} else {
+		k.messages = append(k.messages, line)
+	}
 }
 
 // script sets what the next request is answered with.
@@ -119,8 +139,19 @@ func (b *backend) probed() bool {
 	})
 }
 
-// serve answers what comes on a connection.
-func (b *backend) serve(c net.Conn, k *taken) {
+// special returns the answer that the case has for a request for path, once.
+func (b *backend) special(path string) (a *answer) {
+	if path == probe {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a, b.answer = b.answer, nil
+	return a
+}
+
+// serve1 answers what comes on a connection of HTTP/1.1.
+func (b *backend) serve1(c net.Conn, k *taken) {
 	r := bufio.NewReader(io.TeeReader(c, k))
 	for {
 		head, err := readHead(r)
@@ -129,12 +160,7 @@ func (b *backend) serve(c net.Conn, k *taken) {
 		}
 		line, _, _ := strings.Cut(head, "\r\n")
 		path := strings.Fields(line + " - -")[1]
-		var special *answer
-		if path != probe {
-			b.mu.Lock()
-			special, b.answer = b.answer, nil
-			b.mu.Unlock()
-		}
+		special := b.special(path)
 		if special != nil {
 			_, _ = c.Write(special.early)
 			if special.closes {
@@ -146,13 +172,7 @@ func (b *backend) serve(c net.Conn, k *taken) {
 		if !skipBody(r, head) {
 			return
 		}
-		k.mu.Lock()
-		if path == probe {
-			k.probed = true
-		} else {
-			k.messages = append(k.messages, line)
-		}
-		k.mu.Unlock()
+		k.whole(line, path)
 		if special != nil {
 			_, _ = c.Write(special.late)
 			continue

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/http2"
 )
 
 // class is a "## title" of a table and what stands below it: prose that says why we do what we do, and cases.
@@ -34,6 +36,16 @@ type class struct {
 //	>> bytes                         what reaches the application
 //	< bytes                          what reaches the client
 //
+// Where a side speaks HTTP/2, its lines are frames:
+//
+//	> name: value                    a field, and
+//	>                                the end of a field section: HEADERS, or
+//	>|                               the same with END_STREAM
+//	>= bytes                         DATA, without a CRLF of its own, or
+//	>=| bytes                        the same with END_STREAM
+//	<<! reset|goaway CODE            the application ends the stream, or the connection
+//	>>?                              how much reaches the application is a matter of timing, but it is never a whole request
+//
 // Each line of bytes stands for itself and CRLF; a backslash at its end leaves the CRLF out, and \r, \n, \t, \0, \xHH, \\
 // and \{text*times} mean what they look like. The last two kinds of lines are rewritten by -update.
 type scenario struct {
@@ -44,6 +56,10 @@ type scenario struct {
 	why          string
 	at           []string
 	steps        []step
+	frames       []frame // where the client speaks HTTP/2
+	partly       bool    // >>?
+	client2      bool
+	server2      bool
 	answer       *answer
 	want         string
 	forwarded    []byte // what the table says
@@ -54,7 +70,17 @@ type answer struct {
 	early  []byte // once it has the head
 	waits  bool   // for the body, before late
 	late   []byte
-	closes bool // behind it
+	closes bool    // behind it
+	frames []frame // where it speaks HTTP/2
+}
+
+// frame is HEADERS, DATA, or what ends a stream or a connection.
+type frame struct {
+	kind   string // headers, data, reset or goaway; "" while its fields are read
+	fields [][2]string
+	data   []byte
+	end    bool
+	code   http2.ErrCode
 }
 
 // step is one thing that the client does.
@@ -69,6 +95,8 @@ type table struct {
 	path      string
 	lines     []string
 	responses bool // what reaches the client is on record; otherwise what reaches the application is
+	client2   bool // the client speaks HTTP/2
+	server2   bool // the application does
 	classes   []*class
 }
 
@@ -85,7 +113,10 @@ func tables(t testing.TB, kind string) []*table {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := &table{path: path, lines: strings.Split(strings.TrimSuffix(string(raw), "\n"), "\n"), responses: kind == "responses"}
+		f := &table{
+			path: path, lines: strings.Split(strings.TrimSuffix(string(raw), "\n"), "\n"),
+			responses: kind == "responses" || kind == "lowered", client2: kind == "streams", server2: kind == "raised" || kind == "lowered",
+		}
 		if err := f.parse(); err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +140,7 @@ func (f *table) parse() error {
 			if c == nil {
 				return fail("a case outside of a class")
 			}
-			s = &scenario{file: f.path, line: i + 1, name: name, class: c, at: everywhere}
+			s = &scenario{file: f.path, line: i + 1, name: name, class: c, at: everywhere, client2: f.client2, server2: f.server2}
 			c.cases = append(c.cases, s)
 			continue
 		}
@@ -128,7 +159,7 @@ func (f *table) parse() error {
 			if s.verdict == "" || s.want == "" {
 				return fmt.Errorf("%s:%d: %s has no verdict or no answer", f.path, s.line, s.name)
 			}
-			if s.steps == nil {
+			if s.steps == nil && s.frames == nil {
 				s.steps = []step{{send: []byte("GET / HTTP/1.1\r\nHost: app\r\n\r\n")}}
 			}
 		}
@@ -140,6 +171,15 @@ func (f *table) parse() error {
 func (s *scenario) take(line string) (err error) {
 	word, rest, _ := strings.Cut(line, " ")
 	var b []byte
+	switch {
+	case s.client2 && strings.HasPrefix(word, ">") && !strings.HasPrefix(word, ">>"):
+		s.frames, err = takeFrame(s.frames, word[1:], rest)
+		return err
+	case s.server2 && strings.HasPrefix(word, "<<"):
+		a := s.answers()
+		a.frames, err = takeFrame(a.frames, word[2:], rest)
+		return err
+	}
 	switch word {
 	case "":
 		return nil
@@ -178,6 +218,8 @@ func (s *scenario) take(line string) (err error) {
 		s.answers().closes = true
 	case "=":
 		s.want = rest
+	case ">>?":
+		s.partly = true
 	case ">>", "<":
 		b, err = unquote(rest)
 		s.forwarded = append(s.forwarded, b...)
@@ -185,6 +227,47 @@ func (s *scenario) take(line string) (err error) {
 		return fmt.Errorf("no such line")
 	}
 	return err
+}
+
+// takeFrame reads a line of HTTP/2.
+func takeFrame(frames []frame, sign, rest string) ([]frame, error) {
+	text, err := unquote(rest + `\`)
+	if err != nil {
+		return nil, err
+	}
+	under := len(frames) - 1 // a field section under way
+	if under < 0 || frames[under].kind != "" {
+		under = -1
+	}
+	switch sign {
+	case "", "|":
+		if under < 0 {
+			frames = append(frames, frame{})
+			under = len(frames) - 1
+		}
+		if rest == "" {
+			frames[under].kind, frames[under].end = "headers", sign == "|"
+			return frames, nil
+		}
+		name, value, ok := strings.Cut(string(text[1:]), ": ")
+		if name, ok = strings.CutSuffix(name, ":"); value == "" && !ok {
+			return nil, fmt.Errorf("not a field")
+		}
+		frames[under].fields = append(frames[under].fields, [2]string{string(text[:1]) + name, value})
+	case "=", "=|":
+		frames = append(frames, frame{kind: "data", data: text, end: sign == "=|"})
+	case "!":
+		what, name, _ := strings.Cut(rest, " ")
+		for code := range http2.ErrCode(14) {
+			if code.String() == name {
+				return append(frames, frame{kind: what, code: code}), nil
+			}
+		}
+		return nil, fmt.Errorf("no such code")
+	default:
+		return nil, fmt.Errorf("no such line")
+	}
+	return frames, nil
 }
 
 // answers makes sure that the application has an answer.
@@ -208,7 +291,7 @@ func (s *scenario) judge() error {
 	served := true
 	for word := range strings.FieldsSeq(s.want) {
 		n, _ := strconv.Atoi(word)
-		served = served && n < 400 && word != "cut" && s.want != "close"
+		served = served && n < 400 && word != "cut" && word != "reset" && word != "goaway" && s.want != "close"
 	}
 	if s.why == "" && (s.verdict == "refuse" && served || s.verdict == "serve" && !served) {
 		return fmt.Errorf("the verdict is %q and the answer %q, with no word why", s.verdict, s.want)
