@@ -186,9 +186,13 @@ func (c *Conn) windowUpdate(id uint32, p []byte) *Error {
 		return c.refuse(s, errStreamGrown)
 	}
 	s.sendWindow += int32(n)
-	if s.isBlocked && s.sendWindow > 0 && c.sendWindow > 0 && c.out.pending() < c.o.WriteBuffer {
-		c.blocked.remove(s)
-		c.writable(s)
+	if s.isBlocked && s.sendWindow > 0 && c.sendWindow > 0 {
+		if c.out.pending() < c.o.WriteBuffer {
+			c.blocked.remove(s)
+			c.writable(s)
+		} else {
+			c.out.starved = true
+		}
 	}
 	c.wmu.Unlock()
 	return nil

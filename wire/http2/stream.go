@@ -296,7 +296,11 @@ func (c *Conn) reap() {
 func (c *Conn) wake() {
 	for n := c.blocked.n; n > 0 && c.sendWindow > 0 && !c.closed; n-- {
 		s := c.blocked.first
-		if s == nil || c.out.pending() >= c.o.WriteBuffer {
+		if s == nil {
+			return
+		}
+		if c.out.pending() >= c.o.WriteBuffer {
+			c.out.starved = true
 			return
 		}
 		c.blocked.remove(s)
