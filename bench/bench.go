@@ -145,8 +145,10 @@ func (b *bench) measureLane(l *lane, cases []scenario) error {
 			return err
 		}
 	}
-	if err := b.measureAfter(working(all)); err != nil {
-		return err
+	if b.o.idle > 0 && l.idle {
+		if err := b.measureAfter(working(all)); err != nil {
+			return err
+		}
 	}
 	for _, e := range all {
 		if err := b.stop(e); err != nil {

@@ -31,6 +31,7 @@ type options struct {
 	settle                time.Duration // between two looks at memory that is to settle
 	patience              time.Duration // for a proxy to answer after its start
 	profile               string        // directory for CPU profiles, or empty
+	profileTime           time.Duration // how long each is taken
 	output                string        // file for the report besides standard output, or empty
 }
 
@@ -80,6 +81,7 @@ func parseOptions(args []string) (options, error) {
 	fs.IntVar(&o.loadCPU, "load-cpu", 1, "CPU for load generator and backend")
 	fs.IntVar(&o.idle, "idle", 2000, "idle connections for the memory measurement; 0 leaves memory out")
 	fs.StringVar(&o.profile, "profile", "", "directory to write a CPU profile of outrider-proxy to, one for each case")
+	fs.DurationVar(&o.profileTime, "profile-time", 3*time.Second, "how long each CPU profile is taken, in whole seconds")
 	fs.StringVar(&o.output, "o", "", "file to write the report to, besides standard output")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -127,6 +129,8 @@ func (o *options) check() error {
 		return errors.New("-warm must be between 0 and 1m")
 	case o.idle < 0 || o.idle > 3000:
 		return errors.New("-idle must be between 0 and 3000")
+	case o.profileTime < time.Second || o.profileTime > time.Minute:
+		return errors.New("-profile-time must be between 1s and 1m")
 	case o.proxyCPU == o.loadCPU:
 		return errors.New("-proxy-cpu and -load-cpu must differ: the load must not run on the measured CPU")
 	}

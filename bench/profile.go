@@ -13,9 +13,6 @@ import (
 	"time"
 )
 
-// profileSeconds is how long a profile is taken; the load lasts a little longer on both sides.
-const profileSeconds = 3
-
 // profileCase runs one more stretch of load on each outrider-proxy and keeps a CPU profile of it.
 func (b *bench) profileCase(all []*result) error {
 	if err := os.MkdirAll(b.o.profile, 0o755); err != nil {
@@ -52,10 +49,10 @@ func (b *bench) profileOne(r *result) error {
 	}
 	name := fmt.Sprintf("%s-%s.pprof", r.name, strings.ReplaceAll(r.c.name, "/", "-"))
 	file := filepath.Join(b.o.profile, name)
-	ctx, cancel := context.WithTimeout(b.ctx, (profileSeconds+10)*time.Second)
+	ctx, cancel := context.WithTimeout(b.ctx, b.o.profileTime+10*time.Second)
 	defer cancel()
 	fetched := make(chan error, 1)
-	b.waits.Go(func() { fetched <- fetchProfile(ctx, r.process.admin, file) })
+	b.waits.Go(func() { fetched <- fetchProfile(ctx, r.process.admin, b.o.profileTime, file) })
 	for {
 		if err := c.Saturate(100 * time.Millisecond); err != nil {
 			cancel()
@@ -75,9 +72,10 @@ func (b *bench) profileOne(r *result) error {
 	}
 }
 
-// fetchProfile takes a CPU profile from a Go program's pprof pages and writes it to file.
-func fetchProfile(ctx context.Context, admin, file string) error {
-	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, profileSeconds)
+// fetchProfile takes a CPU profile from a Go program's pprof pages, the load lasting a little longer on both sides, and writes
+// it to file.
+func fetchProfile(ctx context.Context, admin string, d time.Duration, file string) error {
+	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, int(d.Seconds()))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

@@ -136,7 +136,7 @@ func (b *bench) writeCase(w *strings.Builder, c scenario, all []*result) {
 	for _, base := range against {
 		fmt.Fprintf(w, " × %s |", base)
 	}
-	fmt.Fprintf(w, " %ss/s | CPU used | rounds |", c.unit)
+	fmt.Fprintf(w, " %s/s | CPU used | rounds |", plural(c.unit))
 	columns := 6 + len(against)
 	extra := c.extraColumns(all)
 	for _, x := range extra {
@@ -162,6 +162,13 @@ func (b *bench) writeCase(w *strings.Builder, c scenario, all []*result) {
 	if anyDisturbed(all) {
 		w.WriteString("\\* Fewer than half of the rounds were undisturbed: this line takes all rounds.\n\n")
 	}
+}
+
+func plural(unit string) string {
+	if unit == bytes64K.unit {
+		return unit
+	}
+	return unit + "s"
 }
 
 // column is one that only some cases have.
