@@ -195,7 +195,7 @@ func (s *scenario) play(t testing.TB, address string) (answer string, got []byte
 
 // What a proxy adds by itself and differs from run to run, or from listener to listener.
 var (
-	addedToRequest  = regexp.MustCompile(`(?m)^(x-request-id: [0-9a-f-]{36}|x-forwarded-proto: http|x-forwarded-for: 127\.0\.0\.1|x-envoy-attempt-count: 1)\r\n`)
+	addedToRequest  = regexp.MustCompile(`(?m)^(x-request-id: [0-9a-f-]{36}|x-forwarded-proto: http|x-forwarded-for: 127\.0\.0\.1|x-envoy-attempt-count: 1|sec-websocket-key: [A-Za-z0-9+/]{22}==)\r\n`)
 	addedToResponse = regexp.MustCompile(`(?m)^(date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT|x-envoy-upstream-service-time: \d+|x-outrider-reason: \w+)\r\n`)
 	probes          = regexp.MustCompile(`GET ` + probe + ` HTTP/1\.1\r\nHost: app\r\n\r\n`)
 )
