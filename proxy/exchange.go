@@ -156,6 +156,7 @@ func (x *exchange) receive() bool {
 		from = c.in.Len()
 		if err := c.link.More(c.in); err != nil {
 			if link.Interrupted(err) {
+				c.proxy.metrics.Abuse(telemetry.SlowHead)
 				x.answerEarly(requestTimeout, endings[requestTimeout].status, "the request's head did not arrive in time")
 			}
 			return false
@@ -166,7 +167,11 @@ func (x *exchange) receive() bool {
 // refuse answers a head that the codec does not accept.
 func (x *exchange) refuse(err error) {
 	x.begin = now()
-	x.answerEarly(badRequest, statusOf(err), err.Error())
+	status := statusOf(err)
+	if status == 414 || status == 431 {
+		x.conn.proxy.metrics.Abuse(telemetry.HeadSize)
+	}
+	x.answerEarly(badRequest, status, err.Error())
 }
 
 // statusOf returns the status that the codec wants a message to be refused with.

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
 	"github.com/outrider-mesh/outrider/wire/http1"
 	"github.com/outrider-mesh/outrider/wire/http2"
@@ -241,12 +242,18 @@ func (x *exchange) reopen(err error) bool {
 	return false
 }
 
+// maxInterims is how many interim responses one request may get, as in wire/http2.
+const maxInterims = 100
+
+var errInterims = errors.New("interim responses without end")
+
 // head reads the final response head into x.res, and passes interim ones on. False means that the exchange has been ended.
 func (x *exchange) head() bool {
 	if x.call != nil {
 		return x.head2()
 	}
 	lim := &x.conn.proxy.limits.Head
+	interims := 0
 	for from := 0; ; {
 		n, err := http1.ResponseHeadEnd(x.answer.Bytes(), from, lim)
 		if err == nil && n > 0 {
@@ -267,6 +274,11 @@ func (x *exchange) head() bool {
 		x.answer.Skip(n)
 		if x.res.Status >= 200 || x.res.Status == 101 {
 			return true
+		}
+		if interims++; interims > maxInterims {
+			x.conn.proxy.metrics.Abuse(telemetry.InterimFlood)
+			x.malformed(errInterims)
+			return false
 		}
 		from = 0
 		if !x.interim() {

@@ -102,6 +102,7 @@ func (s *session) check(t int64) {
 	partial := s.m.Partial()
 	switch {
 	case partial != 0 && t-partial > int64(lim.HeadTimeout):
+		s.conn.proxy.metrics.Abuse(telemetry.SlowHead)
 		s.conn.link.InterruptRead()
 	case !busy && t-s.m.LastRead() > int64(lim.Idle):
 		s.retire()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"sync"
@@ -12,11 +13,11 @@ import (
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
-var errUnasked = errors.New("101 although the request asked for no other protocol")
+var errUnasked = errors.New("101 to a protocol that the request did not ask for")
 
 // upgraded passes the answer to an upgrade on and from then on bytes, both ways.
 func (x *exchange) upgraded() {
-	if !x.req.Upgrade {
+	if !x.req.Upgrade || x.call == nil && !asked(x.req.UpgradeTo(), x.res.UpgradeTo()) {
 		x.malformed(errUnasked)
 		return
 	}
@@ -35,6 +36,22 @@ func (x *exchange) upgraded() {
 	}
 	x.tunnel()
 }
+
+// asked says whether each of the protocols in granted is one of those in wanted, both lists (RFC 9110 §7.8).
+func asked(wanted, granted []byte) bool {
+	for one := range bytes.SplitSeq(granted, comma) {
+		found := false
+		for other := range bytes.SplitSeq(wanted, comma) {
+			found = found || message.EqualFoldBytes(bytes.TrimSpace(one), bytes.TrimSpace(other))
+		}
+		if !found {
+			return false
+		}
+	}
+	return len(granted) > 0
+}
+
+var comma = []byte(",")
 
 // connect answers CONNECT. What a service's HTTP port gets is HTTP, treated as such: the connection goes on with the
 // requests inside. Anywhere else bytes are tunnelled.

@@ -26,7 +26,7 @@ func (x *exchange) toUpgrade() {
 	if x.key != "" {
 		x.req.Set("sec-websocket-key", x.key)
 	}
-	if _, ok := x.req.Lookup("sec-websocket-key"); ok || !message.EqualFoldBytes(x.req.UpgradeTo(), websocket) {
+	if _, ok := x.req.Lookup("sec-websocket-key"); ok || x.stream == nil || !message.EqualFoldBytes(x.req.UpgradeTo(), websocket) {
 		return
 	}
 	var key [16]byte
