@@ -126,4 +126,30 @@ func TestProtocols(t *testing.T) {
 	f("tcp", "kubernetes.io/ws", 80, model.HTTP)
 	f("tcp", "kubernetes.io/wss", 80, model.HTTPS)
 	f("http", "example.com/own", 80, model.Auto)
+	f("http", "http2", 80, model.HTTP2)
+	f("http", "HTTP2", 80, model.HTTP2)
+	f("http", "grpc", 80, model.GRPC)
+	f("http", "grpc-web", 80, model.GRPC)
+	f("tcp", "grpc-web-text", 80, model.GRPC)
+	f("", "https", 443, model.HTTPS)
+	f("", "tls", 443, model.TLS)
+	f("http", "tcp", 80, model.TCP)
+	f("http", "mongo", 80, model.TCP)
+	f("grpc", "kubernetes.io/h2c", 3306, model.HTTP2)
+	f("web", "example.com/own", 3306, model.TCP)
+	f("grpc-api", "", 3306, model.GRPC)
+	f("h2c", "", 80, model.Auto)
+	f("mongo-0", "", 80, model.TCP)
+	f("mysql", "", 80, model.TCP)
+	for port, want := range map[int]model.Protocol{25: model.TCP, 53: model.TCP, 3306: model.TCP, 27017: model.TCP, 5432: model.Auto, 6379: model.Auto, 443: model.Auto} {
+		f("web", "", port, want)
+	}
+	for written, want := range map[string]model.Protocol{
+		"HTTP": model.HTTP, "http2": model.HTTP2, "HTTP2": model.HTTP2, "GRPC": model.GRPC, "gRPC": model.GRPC, "GRPC-Web": model.GRPC, "HTTPS": model.HTTPS,
+		"TLS": model.TLS, "TCP": model.TCP, "Mongo": model.TCP, "REDIS": model.TCP, "MySQL": model.TCP, "": model.Auto, "h2c": model.Auto,
+	} {
+		if got, _ := entryProtocol(written); got != want {
+			t.Errorf("protocol %q of a ServiceEntry is %s; want %s", written, got, want)
+		}
+	}
 }
