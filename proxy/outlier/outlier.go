@@ -66,7 +66,7 @@ type Stats struct {
 
 // Detector watches the hosts of a cluster. Its methods may be called at the same time.
 type Detector struct {
-	settings atomic.Pointer[Settings]
+	settings atomic.Pointer[rules]
 
 	mu    sync.Mutex
 	hosts []*Host
@@ -95,7 +95,7 @@ type Host struct {
 // New returns a detector without hosts. The settings must have passed Check.
 func New(s Settings, now int64) *Detector {
 	d := &Detector{next: now + int64(s.Interval)}
-	d.settings.Store(&s)
+	d.settings.Store(s.rules())
 	return d
 }
 
@@ -103,10 +103,10 @@ func New(s Settings, now int64) *Detector {
 func (d *Detector) Configure(s Settings, now int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if s == *d.settings.Load() {
+	if s == d.settings.Load().Settings {
 		return
 	}
-	d.settings.Store(&s)
+	d.settings.Store(s.rules())
 	d.next = min(d.next, now+int64(s.Interval))
 }
 
@@ -141,7 +141,8 @@ func (h *Host) Ejected() bool { return h.ejected.Load() }
 
 // Answered reports an answer's status. It returns the host's ejection, or its failed one, where that is the consequence.
 func (h *Host) Answered(status int, now int64) Change {
-	return h.count(h.detector.settings.Load(), h.detector.settings.Load().grade(status), now)
+	s := h.detector.settings.Load()
+	return h.count(s, s.grade(status), now)
 }
 
 // Failed reports that the host could not be connected to, or broke off before its answer. Not for what this side refused
@@ -167,7 +168,7 @@ func (h *Host) local(status int, now int64) Change {
 }
 
 // count counts a status. The gateway's comes first, so it is the reason where both are due.
-func (h *Host) count(s *Settings, status int, now int64) (c Change) {
+func (h *Host) count(s *rules, status int, now int64) (c Change) {
 	if status < 500 || status > 599 {
 		zero(&h.failures)
 		zero(&h.gateway)
@@ -222,7 +223,7 @@ func (d *Detector) accuse(h *Host, r Reason, counter *atomic.Uint32, now int64) 
 }
 
 // sentence is how long the host is ejected.
-func (h *Host) sentence(s *Settings) time.Duration {
+func (h *Host) sentence(s *rules) time.Duration {
 	return min(time.Duration(h.multiplier)*s.BaseEjection, s.longest())
 }
 

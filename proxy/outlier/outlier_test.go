@@ -125,7 +125,7 @@ func TestLocalOrigin(t *testing.T) {
 // The status that counts, by the answer's and whether the codes have it, as Envoy's router reports it.
 func TestCodes(t *testing.T) {
 	s := Defaults()
-	if got := s.grade(503); got != 503 {
+	if got := s.rules().grade(503); got != 503 {
 		t.Errorf("without codes: %d", got)
 	}
 	for _, status := range []int{429, 300, 503} {
@@ -134,7 +134,7 @@ func TestCodes(t *testing.T) {
 		}
 	}
 	for status, want := range map[int]int{429: 500, 300: 500, 503: 503, 500: 200, 404: 200, 200: 200, -1: 200, 999: 200} {
-		if got := s.grade(status); got != want {
+		if got := s.rules().grade(status); got != want {
 			t.Errorf("%d counts as %d, want %d", status, got, want)
 		}
 	}

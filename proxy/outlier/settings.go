@@ -85,11 +85,19 @@ func (s *Statuses) has(status int) bool {
 	return status >= 0 && status < 64*len(s) && s[status/64]&(1<<(status%64)) != 0
 }
 
+// rules are settings as reports read them.
+type rules struct {
+	Settings
+	coded bool // Codes are given
+}
+
+func (s Settings) rules() *rules { return &rules{Settings: s, coded: s.Codes != Statuses{}} }
+
 // grade returns the status that is counted for an answer: its own, or where Codes say what an error is, 200 for what is
 // none, and 500 for one that is no 5xx (Envoy's error matcher does so).
-func (s *Settings) grade(status int) int {
+func (s *rules) grade(status int) int {
 	switch {
-	case s.Codes == Statuses{}:
+	case !s.coded:
 		return status
 	case !s.Codes.has(status):
 		return 200
