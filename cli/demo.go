@@ -47,8 +47,8 @@ func (p *program) demo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo [flags]",
 		Short: "Run a storefront with a gentle load, and show what the mesh does with it",
-		Long: `Run a storefront that calls reviews (three versions), details and ratings, with stand-ins for the applications, a gentle
-load and a WebSocket, and show each service's rate, success and latency, and the measured split between versions beside the configured one.
+		Long: `Run a storefront that calls reviews (three versions), details, ratings and, by gRPC, stock, with stand-ins for the applications,
+a gentle load and a WebSocket, and show each service's rate, success and latency, and the measured split between versions beside the configured one.
 Its files are written to a directory: edit one and see the split move. The same by hand:
 
   outrider up -f DIR --stand-ins

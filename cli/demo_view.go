@@ -25,7 +25,7 @@ type view struct {
 type serviceView struct {
 	name     string
 	rate     float64 // requests per second
-	success  float64 // share of the answers below 500
+	success  float64 // share of the answers below 500 and, by gRPC, of those that blame nobody but the client
 	p50, p99 float64 // milliseconds
 }
 
@@ -55,7 +55,7 @@ func (d *demo) measure(ctx context.Context, over time.Duration) (*view, error) {
 	const latency = "sum by (le, destination_service_name) (rate(istio_request_duration_milliseconds_bucket" + seen + "}"
 	queries := []string{
 		"sum" + group + "(rate(istio_requests_total" + seen + "}" + window + "))",
-		"sum" + group + "(rate(istio_requests_total" + seen + `,response_code=~"[1-4].."}` + window + "))",
+		"sum" + group + "(rate(istio_requests_total" + seen + `,response_code=~"[1-4]..",grpc_response_status!~"2|4|8|13|14|15"}` + window + "))",
 		"histogram_quantile(0.5, " + latency + window + ")))",
 		"histogram_quantile(0.99, " + latency + window + ")))",
 		`sum by (pod) (istio_requests_total{response_code!="101",reporter="destination"})`,
@@ -179,7 +179,7 @@ func (d *demo) invitation() string {
 	r := d.mesh.Ready()
 	var b strings.Builder
 	b.WriteString(d.label("Try") + "curl -x " + r.Proxy + " http://reviews:9080/\n")
-	b.WriteString(indent + "curl -x " + r.Proxy + " " + demoTarget + "\n")
+	b.WriteString(indent + "grpcurl -plaintext -authority stock:7070 " + r.Proxy + " outrider.echo.v1.Echo/Echo\n")
 	fmt.Fprintf(&b, "%scurl '%s/api/v1/query?query=sum(rate(istio_requests_total[10s]))'\n", indent, r.Admin)
 	fmt.Fprintf(&b, "%s%s/ in a browser\n", indent, r.Admin)
 	b.WriteString(d.label("Edit") + filepath.Join(d.dir, demoEditing) + ": change a weight, save, and the split moves\n")

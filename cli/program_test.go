@@ -270,7 +270,7 @@ func TestDemo(t *testing.T) {
 	if r.code != 0 {
 		t.Fatalf("exit code %d: %s%s", r.code, r.out, r.talk)
 	}
-	for _, say := range []string{"storefront", "Split of reviews (traffic.yaml:", "80 %", "15 %", "5 %", "ok", "reviews-v1-0", "details-0", "WebSocket", "curl -x 127.0.0.1:", filepath.Join(dir, "traffic.yaml")} {
+	for _, say := range []string{"storefront", "Split of reviews (traffic.yaml:", "80 %", "15 %", "5 %", "ok", "reviews-v1-0", "details-0", "stock-1", "WebSocket", "curl -x 127.0.0.1:", filepath.Join(dir, "traffic.yaml")} {
 		if !strings.Contains(r.out, say) {
 			t.Errorf("does not say %q:\n%s", say, r.out)
 		}

@@ -3,7 +3,7 @@ package examples
 
 import "embed"
 
-// Storefront is the demo's mesh: a storefront that calls reviews (three versions), details and ratings.
+// Storefront is the demo's mesh: a storefront that calls reviews (three versions), details, ratings and, by gRPC, stock.
 //
 //go:embed storefront/*.yaml
 var Storefront embed.FS
