@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/wire/http2"
 	"github.com/outrider-mesh/outrider/wire/link"
 )
@@ -58,7 +59,7 @@ func (c *conn) serve() {
 	if !c.speak() {
 		return
 	}
-	for fresh := true; c.await(); {
+	for fresh := true; c.await(fresh); {
 		if fresh && c.version2() {
 			c.multiplex()
 			return
@@ -101,8 +102,8 @@ func (c *conn) version2() bool {
 	}
 }
 
-// await waits for the first byte of a request; false means that the connection is over.
-func (c *conn) await() bool {
+// await waits for the first byte of a request; false means that the connection is over. fresh says that none came before.
+func (c *conn) await(fresh bool) bool {
 	if c.in != nil {
 		return true
 	}
@@ -113,6 +114,9 @@ func (c *conn) await() bool {
 			return true
 		}
 		if !link.Interrupted(err) || !c.leaving() {
+			if fresh && link.Interrupted(err) {
+				c.proxy.metrics.Abuse(telemetry.SlowHandshake)
+			}
 			return false
 		}
 	}

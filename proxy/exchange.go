@@ -69,6 +69,7 @@ type exchange struct {
 	spare           []byte      // small pieces: a location, joined values
 	grpc            bool        // the request is gRPC's
 	asked           bool        // the deadline is the one that the client asked for
+	foreign         bool        // extended CONNECT asked for a protocol that is not passed on
 	key             string      // Sec-WebSocket-Key of a request that went on without
 	lasting         atomic.Bool // a gRPC answer is on its way, and its edge known
 	torn            atomic.Bool // a tunnel failed
@@ -202,6 +203,10 @@ func (x *exchange) match() bool {
 	x.deadline = never
 	x.recognise()
 	x.body()
+	if x.foreign { // h2c among them, whose requests would pass unread (RFC 9220 §3)
+		x.say(badRequest, 501, "only websocket can be asked for with extended CONNECT")
+		return false
+	}
 	if !x.normalize() {
 		return false
 	}

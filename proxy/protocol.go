@@ -171,6 +171,9 @@ func (c *conn) secure(b *binding) bool {
 	t := tls.Server(c.link.Replay(c.in), b.tls)
 	c.in = nil
 	if err := t.HandshakeContext(c.proxy.life); err != nil {
+		if link.Interrupted(err) {
+			m.Abuse(telemetry.SlowHandshake)
+		}
 		reason := certificate.Reason(err)
 		m.Handshake(telemetry.ServerSide, telemetry.HandshakeOf(reason))
 		c.proxy.log.Info("TLS handshake failed", "listener", c.listener.asked, "peer", c.remote.String(), "reason", reason)

@@ -19,6 +19,10 @@ func (x *exchange) relay() {
 		x.upgraded()
 		return
 	}
+	if x.stream != nil && x.req.Upgrade && x.res.Status/100 == 2 {
+		x.malformed(errNoSwitch) // to the client it would be consent (RFC 8441 §5)
+		return
+	}
 	x.counted(x.res.Status)
 	x.mark()
 	x.persist()

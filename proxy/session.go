@@ -142,7 +142,7 @@ func (s *session) Request(st *http2.Stream, r *message.Request, end bool) {
 	k.watch.arm(never)
 	x.stream, x.watch = k, &k.watch
 	if x.req.Upgrade {
-		fromConnect(&x.req)
+		x.fromConnect()
 	}
 	s.mu.Lock()
 	s.streams[k] = struct{}{}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha1" //nolint:gosec // RFC 6455 asks for it, and not for safety
 	"encoding/base64"
+	"errors"
 
 	"github.com/outrider-mesh/outrider/wire/message"
 )
@@ -14,11 +15,15 @@ import (
 var methodGet, methodConnect, websocket = []byte("GET"), []byte("CONNECT"), []byte("websocket")
 
 // fromConnect gives a request of extended CONNECT its neutral form.
-func fromConnect(r *message.Request) {
+func (x *exchange) fromConnect() {
+	r := &x.req
+	x.foreign = !message.EqualFoldBytes(r.UpgradeTo(), websocket)
 	r.SetMethod(methodGet)
 	r.Upgrade = true
 	r.BodyLength = message.NoBody
 }
+
+var errNoSwitch = errors.New("the endpoint answers an upgrade with success but does not switch protocols")
 
 // toUpgrade completes the request for HTTP/1: an HTTP/2 client sends no key.
 func (x *exchange) toUpgrade() {
