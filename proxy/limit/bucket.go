@@ -1,0 +1,94 @@
+package limit
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Bucket is Envoy's token bucket: it begins full, each request takes a token, and so many are filled in at each interval.
+// It may be used by many at the same time.
+type Bucket struct {
+	mu       sync.Mutex
+	size     int64
+	fill     int64
+	interval int64
+	next     int64 // when the next fill is
+	tokens   int64
+	refused  uint64
+}
+
+// Facts are what a client may be told of a Bucket, in X-RateLimit-* and Retry-After.
+type Facts struct {
+	OK        bool
+	Limit     int           // X-RateLimit-Limit: the tokens that a full bucket holds
+	Remaining int           // X-RateLimit-Remaining: those left now
+	Reset     time.Duration // X-RateLimit-Reset: until more are filled in; in the header, whole seconds (Seconds)
+	Retry     time.Duration // Retry-After: until there is one; 0 where there is one now
+}
+
+// Seconds returns what a header says of a duration: whole seconds, begun ones too.
+func Seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
+// NewBucket returns a full bucket of size tokens into which fill are put at each interval (Envoy's max_tokens, tokens_per_fill and fill_interval;
+// an interval has at least 50 ms there, and here).
+func NewBucket(size, fill int, interval time.Duration, now int64) (*Bucket, error) {
+	switch {
+	case size < 1 || size > 1<<31:
+		return nil, fmt.Errorf("the bucket holds %d tokens: it must hold from 1 to %d", size, 1<<31)
+	case fill < 1:
+		return nil, fmt.Errorf("%d tokens are filled in at each interval: it must be at least 1", fill)
+	case interval < 50*time.Millisecond:
+		return nil, fmt.Errorf("the interval of filling is %v: it must be at least 50ms", interval)
+	}
+	return &Bucket{size: int64(size), fill: int64(min(fill, size)), interval: int64(interval), next: now + int64(interval), tokens: int64(size)}, nil
+}
+
+// Configure changes the bucket as other, which was made by NewBucket and is used for nothing else, has it. The tokens are
+// kept, up to its size; a bucket that grows gets no tokens for it.
+func (b *Bucket) Configure(other *Bucket, now int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.advance(now)
+	if b.interval != other.interval {
+		b.next = now + other.interval
+	}
+	b.size, b.fill, b.interval = other.size, other.fill, other.interval
+	b.tokens = min(b.tokens, b.size)
+}
+
+// Take takes a token where there is one.
+func (b *Bucket) Take(now int64) Facts {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.advance(now)
+	f := Facts{OK: b.tokens > 0, Limit: int(b.size), Reset: time.Duration(max(0, b.next-now))}
+	if f.OK {
+		b.tokens--
+	} else {
+		b.refused++
+		f.Retry = f.Reset
+	}
+	f.Remaining = int(b.tokens)
+	return f
+}
+
+// Refused returns how many found no token.
+func (b *Bucket) Refused() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.refused
+}
+
+func (b *Bucket) advance(now int64) {
+	if now < b.next {
+		return
+	}
+	n := 1 + (now-b.next)/b.interval
+	b.next += n * b.interval
+	if missing := b.size - b.tokens; n >= (missing+b.fill-1)/b.fill {
+		b.tokens = b.size
+	} else {
+		b.tokens += n * b.fill
+	}
+}

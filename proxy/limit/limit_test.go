@@ -1,0 +1,455 @@
+package limit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const sec = int64(time.Second)
+
+func TestCount(t *testing.T) {
+	c := NewCount(2)
+	if !c.Take() || c.Full() || !c.Take() || !c.Full() || c.Take() || c.Overflows() != 1 || c.Current() != 2 {
+		t.Errorf("%+v", c)
+	}
+	c.Force()
+	if c.Current() != 3 || c.Remaining() != 0 {
+		t.Errorf("%d, %d", c.Current(), c.Remaining())
+	}
+	c.Configure(5)
+	if c.Remaining() != 2 {
+		t.Errorf("%d remain", c.Remaining())
+	}
+	c.Configure(1)
+	if c.Take() || c.Remaining() != 0 {
+		t.Error("there is no room")
+	}
+	for range 3 {
+		c.Give()
+	}
+	if c.Current() != 0 || !c.Take() {
+		t.Error("there is room again")
+	}
+	if NewCount(0).Take() || !NewCount(Unlimited).Take() || !NewCount(0).Full() {
+		t.Error("the ends")
+	}
+}
+
+func TestCountNeverOvershoots(t *testing.T) {
+	c := NewCount(3)
+	var running, most atomic.Int64
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 5000 {
+				if !c.Take() {
+					continue
+				}
+				n := running.Add(1)
+				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
+				running.Add(-1)
+				c.Give()
+			}
+		})
+	}
+	all.Wait()
+	if most.Load() > 3 || c.Current() != 0 {
+		t.Errorf("%d at once, %d are left", most.Load(), c.Current())
+	}
+}
+
+func TestGate(t *testing.T) {
+	var woken []string
+	place := func(name string) *Place { return &Place{Wake: func() { woken = append(woken, name) }} }
+	waiting := NewCount(4)
+	g, other := NewGate(1, waiting), NewGate(0, waiting)
+	a, b, c, d, e := place("a"), place("b"), place("c"), place("d"), place("e")
+	if g.Full() || g.Enter(a) != Entered || g.Withdraw(a) || !g.Full() {
+		t.Error("the first")
+	}
+	for _, p := range []*Place{a, b, c} {
+		if g.Enter(p) != Waiting {
+			t.Fatal("it should wait")
+		}
+	}
+	if other.Enter(d) != Waiting || other.Enter(e) != Overflow || waiting.Overflows() != 1 || waiting.Current() != 4 {
+		t.Error("the count is of both")
+	}
+	if g.Withdraw(d) || !g.Withdraw(b) || g.Withdraw(b) || waiting.Current() != 3 {
+		t.Error("withdrawing")
+	}
+	g.Leave()
+	if g.Withdraw(a) || !slices.Equal(woken, []string{"a"}) || g.Inside() != 1 {
+		t.Errorf("woken: %v", woken)
+	}
+	g.Enter(b)
+	g.Force()
+	g.Leave()
+	if g.Inside() != 1 || len(woken) != 1 {
+		t.Errorf("what was forced is no room: %v", woken)
+	}
+	g.Configure(3)
+	if !slices.Equal(woken, []string{"a", "c", "b"}) || g.Inside() != 3 || waiting.Current() != 1 {
+		t.Errorf("woken: %v", woken)
+	}
+	g.Configure(1)
+	for range 3 {
+		g.Leave()
+	}
+	if g.Inside() != 0 || g.Enter(e) != Entered {
+		t.Errorf("%d are inside", g.Inside())
+	}
+	if !other.Withdraw(d) {
+		t.Error("it waits")
+	}
+	for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}, {1, 0, 2}, {1, 2, 0}} { // from any place in the line
+		ps := []*Place{place("0"), place("1"), place("2")}
+		for _, p := range ps {
+			other.Enter(p)
+		}
+		for _, i := range order {
+			if !other.Withdraw(ps[i]) {
+				t.Fatalf("%v", order)
+			}
+		}
+	}
+	if waiting.Current() != 0 || other.Inside() != 0 {
+		t.Error("something is left")
+	}
+}
+
+// What one gives up goes to one that waits; none is lost, and never are there too many.
+func TestGateHandsOn(t *testing.T) {
+	const connections = 2
+	waiting := NewCount(100)
+	g := NewGate(connections, waiting)
+	var using, served, left atomic.Int64
+	var all sync.WaitGroup
+	for w := range uint64(8) {
+		all.Go(func() {
+			r := rand.New(rand.NewPCG(w, 7))
+			turn := make(chan struct{}, 1)
+			p := &Place{Wake: func() { turn <- struct{}{} }}
+			for range 1000 {
+				switch g.Enter(p) {
+				case Overflow:
+					t.Error("the line is long enough")
+					return
+				case Waiting:
+					if r.IntN(4) == 0 && g.Withdraw(p) {
+						left.Add(1)
+						continue
+					}
+					<-turn
+				}
+				if n := using.Add(1); n > connections {
+					t.Errorf("%d use %d connections", n, connections)
+				}
+				served.Add(1)
+				using.Add(-1)
+				g.Leave()
+			}
+		})
+	}
+	all.Wait()
+	if g.Inside() != 0 || waiting.Current() != 0 || served.Load()+left.Load() != 8000 || left.Load() == 0 {
+		t.Errorf("%d are inside, %d wait, %d served, %d left", g.Inside(), waiting.Current(), served.Load(), left.Load())
+	}
+}
+
+func TestBudget(t *testing.T) {
+	f := func(percent float64, least uint32, requests, want int) {
+		t.Helper()
+		b := NewBudget(percent, least)
+		n := 0
+		for b.Take(requests) {
+			n++
+		}
+		if n != want || b.Retries() != want || b.Remaining(requests) != 0 || b.Overflows() != 1 {
+			t.Errorf("%v %% of %d, at least %d: %d retries, want %d", percent, requests, least, n, want)
+		}
+	}
+	f(20, 3, 0, 3)
+	f(20, 3, 15, 3)
+	f(20, 3, 19, 3)
+	f(20, 3, 20, 4)
+	f(20, 3, 104, 20)
+	f(20, 3, 105, 21)
+	f(0, 0, 1000, 0)
+	f(100, 0, 7, 7)
+	f(0.2, 0, 500, 1)
+	f(33.3, 0, 10, 3)
+	f(-1, 1, 10, 1)
+	b := NewBudget(20, 1)
+	b.Take(0)
+	if b.Take(0) {
+		t.Error("a second one")
+	}
+	b.Give()
+	if !b.Take(0) {
+		t.Error("it was given back")
+	}
+	b.Configure(100, 0)
+	if b.Remaining(3) != 2 {
+		t.Errorf("%d remain", b.Remaining(3))
+	}
+}
+
+func TestAllowance(t *testing.T) {
+	allowance := func(ratio float64, perSecond int, ttl time.Duration) *Allowance {
+		t.Helper()
+		a, err := NewAllowance(ratio, perSecond, ttl, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	spend := func(a *Allowance, now int64) (n int) {
+		for a.Retry(now) {
+			n++
+		}
+		return n
+	}
+	if n := spend(allowance(0.2, 10, 10*time.Second), 0); n != 100 {
+		t.Errorf("the reserve is %d", n)
+	}
+	a := allowance(0.2, 0, 10*time.Second)
+	for i := range 24 {
+		a.Request(int64(i))
+	}
+	if n := a.Remaining(30); n != 4 {
+		t.Errorf("24 requests allow %d", n)
+	}
+	if n := spend(a, 30); n != 4 || a.Overflows() != 1 {
+		t.Errorf("24 requests allow %d", n)
+	}
+	a.Request(31)
+	if n := spend(a, 31); n != 1 { // 0.8 was left
+		t.Errorf("the fifth: %d", n)
+	}
+	a = allowance(0.5, 0, 10*time.Second)
+	for range 10 {
+		a.Request(0)
+	}
+	if n := a.Remaining(10*sec - 1); n != 5 {
+		t.Errorf("%d in the last moment", n)
+	}
+	if n := a.Remaining(10 * sec); n != 0 {
+		t.Errorf("%d after the ttl", n)
+	}
+	a = allowance(0, 1, time.Second)
+	if !a.Retry(0) || a.Retry(999*sec/1000) || !a.Retry(sec) {
+		t.Error("one a second")
+	}
+	a = allowance(3, 0, time.Second)
+	a.Request(0)
+	if n := spend(a, 0); n != 3 {
+		t.Errorf("%d for one request", n)
+	}
+	if n := a.Remaining(1000 * sec); n != 0 {
+		t.Errorf("%d after long", n)
+	}
+	for _, bad := range []func() (*Allowance, error){
+		func() (*Allowance, error) { return NewAllowance(-1, 0, time.Second, 0) },
+		func() (*Allowance, error) { return NewAllowance(1001, 0, time.Second, 0) },
+		func() (*Allowance, error) { return NewAllowance(0, -1, time.Second, 0) },
+		func() (*Allowance, error) { return NewAllowance(0, 0, time.Millisecond, 0) },
+		func() (*Allowance, error) { return NewAllowance(0, 0, time.Hour, 0) },
+	} {
+		if _, err := bad(); err == nil {
+			t.Error("it is taken")
+		}
+	}
+}
+
+// TestAllowanceAgainstPlain sums up all that was deposited and spent within the ttl, slot by slot.
+func TestAllowanceAgainstPlain(t *testing.T) {
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 8))
+		a, err := NewAllowance(0.25, r.IntN(3), time.Duration(1+r.IntN(10))*time.Second, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slots := map[int64]int64{}
+		now := int64(0)
+		for range 500 {
+			now += r.Int64N(a.size)
+			if r.IntN(50) == 0 {
+				now += r.Int64N(20 * sec)
+			}
+			slot := now / a.size
+			sum := a.reserve
+			for i := slot - 9; i <= slot; i++ {
+				sum += slots[i]
+			}
+			if r.IntN(2) == 0 {
+				a.Request(now)
+				slots[slot] += 250
+				continue
+			}
+			got, want := a.Retry(now), sum >= 1000
+			if got != want {
+				t.Fatalf("seed %d at %d: %v, want %v: %d", seed, now, got, want, sum)
+			}
+			if want {
+				slots[slot] -= 1000
+			}
+		}
+	}
+}
+
+func TestBucket(t *testing.T) {
+	bucket := func(size, fill int, interval time.Duration) *Bucket {
+		t.Helper()
+		b, err := NewBucket(size, fill, interval, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	b := bucket(3, 1, time.Second)
+	want := func(now int64, want Facts) {
+		t.Helper()
+		if got := b.Take(now); got != want {
+			t.Errorf("at %v: %+v, want %+v", time.Duration(now), got, want)
+		}
+	}
+	want(0, Facts{OK: true, Limit: 3, Remaining: 2, Reset: time.Second})
+	want(sec/4, Facts{OK: true, Limit: 3, Remaining: 1, Reset: 3 * time.Second / 4})
+	want(sec/4, Facts{OK: true, Limit: 3, Remaining: 0, Reset: 3 * time.Second / 4})
+	want(sec/2, Facts{Limit: 3, Reset: time.Second / 2, Retry: time.Second / 2})
+	want(sec-1, Facts{Limit: 3, Reset: 1, Retry: 1})
+	want(sec, Facts{OK: true, Limit: 3, Remaining: 0, Reset: time.Second})
+	want(sec, Facts{Limit: 3, Reset: time.Second, Retry: time.Second})
+	want(3*sec, Facts{OK: true, Limit: 3, Remaining: 1, Reset: time.Second})
+	want(1000*sec+1, Facts{OK: true, Limit: 3, Remaining: 2, Reset: time.Second - 1}) // full, no more
+	if b.Refused() != 3 {
+		t.Errorf("%d refused", b.Refused())
+	}
+	smaller := bucket(1, 1, 2*time.Second)
+	b.Configure(smaller, 1001*sec)
+	want(1001*sec, Facts{OK: true, Limit: 1, Remaining: 0, Reset: 2 * time.Second})
+	want(1002*sec, Facts{Limit: 1, Reset: time.Second, Retry: time.Second})
+	b.Configure(bucket(5, 5, 2*time.Second), 1002*sec)
+	want(1002*sec, Facts{Limit: 5, Reset: time.Second, Retry: time.Second})
+	want(1003*sec, Facts{OK: true, Limit: 5, Remaining: 4, Reset: 2 * time.Second})
+	b = bucket(2, 100, time.Second)
+	want(5*sec, Facts{OK: true, Limit: 2, Remaining: 1, Reset: time.Second})
+	for d, want := range map[time.Duration]int{0: 0, 1: 1, time.Second: 1, time.Second + 1: 2, 90 * time.Second: 90} {
+		if got := Seconds(d); got != want {
+			t.Errorf("%v: %d", d, got)
+		}
+	}
+	for why, f := range map[string]func() (*Bucket, error){
+		"0 tokens":            func() (*Bucket, error) { return NewBucket(0, 1, time.Second, 0) },
+		"filled in":           func() (*Bucket, error) { return NewBucket(1, 0, time.Second, 0) },
+		"must be at least 50": func() (*Bucket, error) { return NewBucket(1, 1, time.Millisecond, 0) },
+	} {
+		if _, err := f(); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%v does not say %q", err, why)
+		}
+	}
+}
+
+// Over any time, no more is let through than the bucket holds and is filled in.
+func TestBucketKeepsTheRate(t *testing.T) {
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 9))
+		size, fill, interval := 1+r.IntN(20), 1+r.IntN(20), time.Duration(50+r.IntN(1000))*time.Millisecond
+		b, err := NewBucket(size, fill, interval, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens, filled, now := size, int64(0), int64(0)
+		for range 1000 {
+			now += r.Int64N(int64(interval) / 4)
+			if r.IntN(100) == 0 {
+				now += r.Int64N(20 * sec)
+			}
+			for ; filled < now/int64(interval); filled++ {
+				tokens = min(size, tokens+fill)
+			}
+			got := b.Take(now)
+			if got.OK != (tokens > 0) {
+				t.Fatalf("seed %d at %d: %+v with %d tokens", seed, now, got, tokens)
+			}
+			if got.OK {
+				tokens--
+			}
+			if got.Remaining != tokens {
+				t.Fatalf("seed %d at %d: %+v with %d tokens", seed, now, got, tokens)
+			}
+		}
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	bucket, err := NewBucket(1000, 1, time.Hour, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowance, err := NewAllowance(0, 20, 10*time.Second, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	budget := NewBudget(0, 2)
+	var tokens, retries, most atomic.Int64
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			for range 1000 {
+				if bucket.Take(1).OK {
+					tokens.Add(1)
+				}
+				if allowance.Retry(1) {
+					retries.Add(1)
+				}
+				if budget.Take(1) {
+					most.Store(max(most.Load(), int64(budget.Retries())))
+					budget.Give()
+				}
+			}
+		})
+	}
+	all.Wait()
+	if got := fmt.Sprint(tokens.Load(), retries.Load(), budget.Retries()); got != "1000 200 0" {
+		t.Error(got)
+	}
+}
+
+func TestNoGarbage(t *testing.T) {
+	c, waiting := NewCount(10), NewCount(10)
+	g := NewGate(1, waiting)
+	p, q := &Place{Wake: func() {}}, &Place{Wake: func() {}}
+	b := NewBudget(20, 3)
+	a, _ := NewAllowance(0.2, 10, 10*time.Second, 0)
+	k, _ := NewBucket(10, 10, time.Second, 0)
+	now := int64(0)
+	if n := testing.AllocsPerRun(2000, func() {
+		now += sec / 3
+		if c.Take() {
+			c.Give()
+		}
+		g.Enter(p)
+		g.Enter(p)
+		g.Enter(q)
+		g.Leave()
+		g.Withdraw(q)
+		g.Leave()
+		if b.Take(10) {
+			b.Give()
+		}
+		a.Request(now)
+		a.Retry(now)
+		k.Take(now)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
