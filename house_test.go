@@ -61,6 +61,9 @@ control  ! github.com/prometheus/prometheus -- the Prometheus server belongs to 
 wire     ! net/http -- the codecs are our own
 proxy/route    ! net/http net os -- deciding is pure: explain and test run the same code without a network
 proxy/balance  ! net/http net os -- deciding is pure: explain and test run the same code without a network
+proxy/breaker  ! net/http net os math/rand math/rand/v2 -- deciding is pure: the clock and chance come from the caller
+proxy/outlier  ! net/http net os math/rand math/rand/v2 -- deciding is pure: the clock and chance come from the caller
+proxy/limit    ! net/http net os math/rand math/rand/v2 -- deciding is pure: the clock and chance come from the caller
 compile  ! os net net/http math/rand math/rand/v2 -- compiling is pure: the same objects give the same snapshot, anywhere
 config   ! net/http os/exec -- reading a file must never reach beyond it
 
