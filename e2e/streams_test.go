@@ -305,6 +305,7 @@ func TestFlatMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	var written atomic.Int64
+	wake := make(chan struct{})
 	through(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/up":
@@ -322,7 +323,7 @@ func TestFlatMemory(t *testing.T) {
 				}
 			}
 		case "/deaf":
-			<-r.Context().Done()
+			<-wake
 		}
 	}, func(t *testing.T, m *mesh, w way, c *http.Client) {
 		c.Timeout = 10 * time.Minute
@@ -331,10 +332,8 @@ func TestFlatMemory(t *testing.T) {
 		var before runtime.MemStats
 		runtime.ReadMemStats(&before)
 		stop := heapPeak()
-		ctx, leave := context.WithCancel(t.Context())
-		defer leave()
 		var sent atomic.Int64
-		over := m.beStalled(t, ctx, c, &sent)
+		end := m.beStalled(t, c, &sent)
 		m.settles("what nobody reads", &written, size)
 		m.settles("what the application does not read", &sent, size)
 		for range 2 {
@@ -349,29 +348,29 @@ func TestFlatMemory(t *testing.T) {
 			}
 		}
 		peak := stop()
-		leave()
-		<-over
+		wake <- struct{}{}
+		end()
 		if grown := int64(peak) - int64(before.HeapInuse); grown > 28<<20 {
 			t.Errorf("the heap grew by %d bytes for bodies of %d", grown, size)
 		}
 	})
 }
 
-// beStalled has a client that does not read an endless answer, and one whose endless body the application does not read,
-// until the context ends. The channel is closed once both have ended.
-func (m *mesh) beStalled(t *testing.T, ctx context.Context, c *http.Client, sent *atomic.Int64) <-chan struct{} {
+// beStalled has a client that does not read an endless answer, and one whose endless body the application does not read.
+// The first one leaves when end is called, which waits for the application to answer the other.
+func (m *mesh) beStalled(t *testing.T, c *http.Client, sent *atomic.Int64) (end func()) {
 	t.Helper()
-	res := do(t, c, ctx, http.MethodGet, "http://web/stalled", nil)
+	unread := do(t, c, t.Context(), http.MethodGet, "http://web/stalled", nil)
 	body, more := io.Pipe()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://web/deaf", body)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://web/deaf", body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	over := make(chan struct{})
 	var both sync.WaitGroup
 	both.Go(func() {
-		res, err := c.Do(req)
-		if err == nil {
+		if res, err := c.Do(req); err != nil {
+			t.Errorf("what the application answered without reading: %v", err)
+		} else {
 			_ = res.Body.Close()
 		}
 		_ = body.Close()
@@ -384,12 +383,10 @@ func (m *mesh) beStalled(t *testing.T, ctx context.Context, c *http.Client, sent
 			}
 		}
 	})
-	go func() { // ends with both, which over tells
+	return func() {
+		_ = unread.Body.Close()
 		both.Wait()
-		_ = res.Body.Close()
-		close(over)
-	}()
-	return over
+	}
 }
 
 // settles waits until a count grows no more, and wants it far below a limit.

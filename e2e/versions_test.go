@@ -54,7 +54,11 @@ func listenVersions(t *testing.T, h http.HandlerFunc) string {
 
 // serve runs an application that speaks both versions until the test ends.
 func serve(t *testing.T, l net.Listener, h http.HandlerFunc) *http.Server {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols)}
+	s := &http.Server{
+		Handler: h, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols),
+		// As net/http has it, one stream that is not read fills the whole connection's window, which is the server's say.
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerConnection: 4 << 20, MaxReceiveBufferPerStream: 256 << 10},
+	}
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetUnencryptedHTTP2(true)
 	done := make(chan struct{})
