@@ -16,6 +16,9 @@ import (
 // probe is the path of a request that the harness adds to see whether a connection still works.
 const probe = "/probe"
 
+// aside is the path of those who ask for something while somebody else attacks.
+const aside = "/bystander"
+
 // backend is an HTTP/1.1 application that keeps every byte that reaches it.
 type backend struct {
 	socket net.Listener
@@ -25,6 +28,7 @@ type backend struct {
 	all    []net.Conn
 	answer *answer // to the first request that is not a probe; nil answers as any other
 	serve  func(c net.Conn, k *taken)
+	pour   func(c net.Conn) // answers, until the connection ends, what neither a probe nor a bystander asks for; may be nil
 }
 
 // taken is what came on one connection.
@@ -160,6 +164,10 @@ func (b *backend) serve1(c net.Conn, k *taken) {
 		}
 		line, _, _ := strings.Cut(head, "\r\n")
 		path := strings.Fields(line + " - -")[1]
+		if b.pour != nil && path != probe && path != aside {
+			b.pour(c)
+			return
+		}
 		special := b.special(path)
 		if special != nil {
 			_, _ = c.Write(special.early)
