@@ -45,10 +45,13 @@ func callCounts(t *testing.T, c testpb.TestServiceClient, n, workers int, header
 	return counts
 }
 
-// virtualCalls is a VirtualService of "calls" with one http route of that YAML.
-func virtualCalls(route string) string {
-	return "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: calls}\nspec:\n  hosts: [calls]\n  http:\n" + route
+// virtual is a VirtualService of a host with the http routes of that YAML.
+func virtual(host, routes string) string {
+	return "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: " + host + "}\nspec:\n  hosts: [" + host + "]\n  http:\n" + routes
 }
+
+// virtualCalls is a VirtualService of "calls".
+func virtualCalls(routes string) string { return virtual("calls", routes) }
 
 // TestGRPCSplits shares calls on one channel between versions: each call is drawn for, not each connection.
 func TestGRPCSplits(t *testing.T) {
