@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 
@@ -10,9 +9,6 @@ import (
 
 	"github.com/outrider-mesh/outrider/mesh/admin"
 )
-
-// seed returns the seed of one connection's random numbers.
-func (p *Proxy) seed() uint64 { return rand.Uint64() }
 
 // Ready returns nil once a snapshot is in force and its listeners accept.
 func (p *Proxy) Ready() error {

@@ -1,5 +1,7 @@
 package mux
 
+import "runtime"
+
 // Flush sends what waits, without waiting; where the socket is full, a goroutine of m's goes on with it, and Serve waits
 // for that one. It may come from anywhere, but not while a lock is held that the handler's Writable takes. An error cuts
 // the link, so that Serve ends.
@@ -11,6 +13,11 @@ func (m *Mux) Flush() {
 		return
 	}
 	m.writing = true
+	m.mu.Unlock()
+	// Whoever else is about to send gets to it first, and this one write takes all along: with a goroutine for each exchange
+	// the writes would otherwise be as many as the exchanges (bench, h2c and grpc; docs/decisions/008).
+	runtime.Gosched()
+	m.mu.Lock()
 	for !m.broken {
 		m.again = false
 		m.mu.Unlock()
