@@ -249,8 +249,9 @@ func takeFrame(frames []frame, sign, rest string) ([]frame, error) {
 			frames[under].kind, frames[under].end = "headers", sign == "|"
 			return frames, nil
 		}
-		name, value, ok := strings.Cut(string(text[1:]), ": ")
-		if name, ok = strings.CutSuffix(name, ":"); value == "" && !ok {
+		name, value, _ := strings.Cut(string(text[1:]), ": ")
+		name, ok := strings.CutSuffix(name, ":")
+		if value == "" && !ok {
 			return nil, fmt.Errorf("not a field")
 		}
 		frames[under].fields = append(frames[under].fields, [2]string{string(text[:1]) + name, value})
