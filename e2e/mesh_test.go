@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 		runBackend(address) // this process is one that a test kills
 		return
 	}
+	if address := os.Getenv(socketsAddress); address != "" {
+		runSockets(address)
+		return
+	}
 	if name := os.Getenv(interopCase); name != "" {
 		runInterop(name) // this process is one of gRPC's clients
 		return
