@@ -189,7 +189,7 @@ func TestStandInsMisbehave(t *testing.T) {
 	}
 	status(200)
 	for path, want := range map[string]int{
-		"/stand-ins/default/nobody": 404, "/stand-ins/default/web-v1-0?status=9": 400, "/stand-ins/default/web-v1-0?colour=red": 400,
+		"/stand-ins/default/nobody": 404, "/stand-ins/default/web-v1-0?status=99": 400, "/stand-ins/default/web-v1-0?colour=red": 400,
 	} {
 		if got, body := post(path); got != want {
 			t.Errorf("%s: %d %s", path, got, body)

@@ -5,9 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -175,7 +173,7 @@ func snapshotOf(edit func(s *model.Snapshot, r *model.Rule), addresses ...string
 // start runs a proxy over s.
 func start(t testing.TB, s *model.Snapshot, limits Limits) *Proxy {
 	t.Helper()
-	p := New(Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Metrics: telemetry.New(s.Workload.Peer, telemetry.Options{}), Limits: limits})
+	p := New(Options{Metrics: telemetry.New(s.Workload.Peer, telemetry.Options{}), Limits: limits})
 	if err := p.Apply(s); err != nil {
 		t.Fatal(err)
 	}

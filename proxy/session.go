@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -65,8 +66,12 @@ func (c *conn) multiplex() {
 	}
 	first := c.in
 	c.in = nil
-	_ = s.m.Serve(first) // why it ended, the streams were told
+	err := s.m.Serve(first) // why it ended, the streams were told
 	s.serving.Wait()
+	if fault := (*http2.Error)(nil); errors.As(err, &fault) {
+		c.session.Store(nil) // the sweeper looks after the connection again
+		c.linger()           // or what is unread would take the GOAWAY with it
+	}
 }
 
 // retire asks the client to open no more streams; the connection ends with the last.
