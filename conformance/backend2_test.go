@@ -106,10 +106,10 @@ func (s *server2) ended(id uint32, a *arrival) bool {
 	s.k.whole(a.line, a.path)
 	if special == nil {
 		head := strings.HasPrefix(a.line, "HEAD ")
-		if !s.headers(id, head, [][2]string{{":status", "200"}, {"content-length", fmt.Sprint(len(a.path))}}) {
+		if !s.headers(id, head, [][2]string{{":status", "200"}, {"content-length", fmt.Sprint(len(s.b.body(a.path)))}}) {
 			return false
 		}
-		return head || s.fr.WriteData(id, true, []byte(a.path)) == nil
+		return head || s.fr.WriteData(id, true, []byte(s.b.body(a.path))) == nil
 	}
 	for _, f := range special.frames {
 		ok := true

@@ -28,6 +28,7 @@ type backend struct {
 	all    []net.Conn
 	answer *answer // to the first request that is not a probe; nil answers as any other
 	serve  func(c net.Conn, k *taken)
+	size   int              // of ordinary answers, at least; they are padded with spaces
 	pour   func(c net.Conn) // answers, until the connection ends, what neither a probe nor a bystander asks for; may be nil
 }
 
@@ -185,19 +186,22 @@ func (b *backend) serve1(c net.Conn, k *taken) {
 			_, _ = c.Write(special.late)
 			continue
 		}
-		if _, err := c.Write(ok(line, path)); err != nil {
+		if _, err := c.Write(ok(line, b.body(path))); err != nil {
 			return
 		}
 	}
 }
 
+// body is that of an ordinary answer.
+func (b *backend) body(path string) string { return fmt.Sprintf("%-*s", b.size, path) }
+
 // ok is what a request is answered with unless the case says something else.
-func ok(line, path string) []byte {
-	body := path
+func ok(line, body string) []byte {
+	n := len(body)
 	if strings.HasPrefix(line, "HEAD ") {
 		body = ""
 	}
-	return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(path), body)
+	return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", n, body)
 }
 
 // readHead reads up to and including the empty line.
