@@ -26,7 +26,7 @@ const (
 	// maxInterims is how many interim responses one request may get.
 	maxInterims = 100
 	// maxUnread is how many frames that answer a frame may wait to be flushed.
-	maxUnread = 1000
+	maxUnread = 4000
 	// maxPendingFactor is how much may wait to be flushed at all, in units of Options.WriteBuffer: heads, which no window holds back.
 	maxPendingFactor = 8
 )
