@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -106,8 +107,7 @@ func (c *client2) step() bool {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.over = errHang
 	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && errors.As(err, new(http2.StreamError)):
-		c.t.Errorf("the proxy sends what is malformed: %v: %v", err, c.fr.ErrorDetail())
-		c.over = errCut
+		c.over = fmt.Errorf("malformed: %w: %w", err, c.fr.ErrorDetail())
 	case err != nil:
 		c.over = errClose
 	}
@@ -187,14 +187,9 @@ func (c *client2) ended() string {
 	return c.code.String()
 }
 
-// play2 is play for a client of HTTP/2: one stream, and a probe on another.
-func (s *scenario) play2(t testing.TB, address string) (answer string) {
-	t.Helper()
-	c := dial2(t, address)
-	defer c.Close()
-	id := c.next
-	c.next += 2
-	for _, f := range s.frames {
+// play sends a case's frames.
+func (c *client2) play(id uint32, frames []frame) {
+	for _, f := range frames {
 		switch f.kind {
 		case "headers":
 			c.headers(id, f.end, f.fields)
@@ -202,6 +197,16 @@ func (s *scenario) play2(t testing.TB, address string) (answer string) {
 			_ = c.fr.WriteData(id, f.end, f.data)
 		}
 	}
+}
+
+// play2 is play for a client of HTTP/2: one stream, and a probe on another.
+func (s *scenario) play2(t testing.TB, address string) (answer string) {
+	t.Helper()
+	c := dial2(t, address)
+	defer c.Close()
+	id := c.next
+	c.next += 2
+	c.play(id, s.frames)
 	if s.want == "200 open" {
 		k := c.of(id)
 		for len(k.heads) == 0 && k.reset == nil && c.step() {

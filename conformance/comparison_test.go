@@ -15,10 +15,10 @@ const (
 // writeComparison puts the comparison into docs/conformance.md.
 func writeComparison(kinds [][]*table, names, abouts []string, did func(name string, s *scenario) behaviour) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nCompared: %s. Cells of the first two tables are how many of a class's cases are forwarded; of the others, what the client gets. **Bold** is what is forwarded.\n",
+	fmt.Fprintf(&b, "\nCompared: %s. Cells of the first tables are how many of a class's cases are forwarded; of the others, what the client gets. **Bold** is what is forwarded.\n",
 		strings.Join(abouts, ", "))
-	for i, title := range []string{"Requests", "Responses"} {
-		fmt.Fprintf(&b, "\n### %s by class\n\n| class | cases | RFC refuses | %s |\n|---|---|---|%s\n", title, strings.Join(names, " | "), strings.Repeat("---|", len(names)))
+	for i, title := range []string{"Requests", "Requests of HTTP/2, to an application of HTTP/1.1", "Responses"} {
+		fmt.Fprintf(&b, "\n### %s\n\n| class | cases | RFC refuses | %s |\n|---|---|---|%s\n", title, strings.Join(names, " | "), strings.Repeat("---|", len(names)))
 		for _, file := range kinds[i] {
 			for _, c := range file.classes {
 				refused := 0
@@ -39,7 +39,7 @@ func writeComparison(kinds [][]*table, names, abouts []string, did func(name str
 			}
 		}
 	}
-	for i, title := range []string{"requests", "responses"} {
+	for i, title := range []string{"requests", "requests of HTTP/2", "responses"} {
 		fmt.Fprintf(&b, "\n### Where %s are treated differently\n", title)
 		for _, file := range kinds[i] {
 			for _, c := range file.classes {

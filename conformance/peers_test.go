@@ -19,7 +19,7 @@ import (
 type other struct {
 	name, program, variable string
 	version                 []string
-	conf, file              string // conf is given a directory, the address to listen at, and the application's host and port
+	conf, file              string // conf is given a directory, addresses to listen at with HTTP/1 and 2, and the application's host and port
 	args                    []string
 }
 
@@ -31,7 +31,7 @@ http {
   access_log off; client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
   client_header_timeout 400ms; client_body_timeout 400ms; proxy_read_timeout 800ms; lingering_close off;
   large_client_header_buffers 8 16k;
-  server { listen %[2]s; location / { proxy_pass http://%[3]s:%[4]s; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host; } }
+  server { listen %[2]s; listen %[3]s http2; location / { proxy_pass http://%[4]s:%[5]s; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host; } }
 }`},
 	{name: "HAProxy", program: "haproxy", variable: "HAPROXY", version: []string{"-v"}, file: "haproxy.cfg", args: []string{"-db", "-f"}, conf: `
 defaults
@@ -43,9 +43,10 @@ defaults
   retries 0
 frontend in
   bind %[2]s
+  bind %[3]s proto h2
   default_backend app
 backend app
-  server app %[3]s:%[4]s
+  server app %[4]s:%[5]s
 `},
 	{name: "Envoy", program: "envoy", variable: "ENVOY", version: []string{"--version"}, file: "envoy.yaml", args: []string{"--concurrency", "1", "--disable-hot-restart", "-l", "off", "-c"}, conf: `
 admin: {}
@@ -62,6 +63,7 @@ static_resources:
           request_headers_timeout: 0.4s
           stream_idle_timeout: 0.8s
           delayed_close_timeout: 0.02s
+          http2_protocol_options: {allow_connect: true}
           http_protocol_options: {accept_http_10: true, default_host_for_http_10: app, enable_trailers: true}
           upgrade_configs: [{upgrade_type: websocket}]
           http_filters:
@@ -73,7 +75,7 @@ static_resources:
   clusters:
   - name: app
     connect_timeout: 1s
-    load_assignment: {cluster_name: app, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %[3]s, port_value: %[4]s}}}}]}]}
+    load_assignment: {cluster_name: app, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %[4]s, port_value: %[5]s}}}}]}]}
 `},
 }
 
@@ -97,14 +99,17 @@ func (o *other) about() string {
 	return o.name + " " + digits.FindString(string(out))
 }
 
-// run starts the program before the application and returns its address.
-func (o *other) run(t *testing.T, application string) string {
+// run starts the program before the application and returns where it listens with HTTP/1 and with HTTP/2.
+func (o *other) run(t *testing.T, application string) (address, address2 string) {
 	t.Helper()
 	dir := t.TempDir()
-	address := free(t)
+	address, address2 = free(t), free(t)
+	if strings.Contains(o.conf, "PORT") {
+		address2 = address // it tells the versions apart
+	}
 	_, port, _ := net.SplitHostPort(address)
 	host, appPort, _ := net.SplitHostPort(application)
-	conf := fmt.Sprintf(strings.ReplaceAll(o.conf, "PORT", port)+"\n# %[1]s %[2]s %[3]s %[4]s\n", dir, address, host, appPort)
+	conf := fmt.Sprintf(strings.ReplaceAll(o.conf, "PORT", port)+"\n# %[1]s %[2]s %[3]s %[4]s %[5]s\n", dir, address, address2, host, appPort)
 	file := filepath.Join(dir, o.file)
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
@@ -136,7 +141,7 @@ func (o *other) run(t *testing.T, application string) string {
 		}
 		return err == nil
 	})
-	return address
+	return address, address2
 }
 
 // free returns an address where nobody listens.
@@ -161,6 +166,9 @@ type behaviour struct {
 // observe plays a case against any proxy. Behind its bytes comes a probe, whose answer ends the wait.
 func (s *scenario) observe(t *testing.T, address string, b *backend, responses bool) behaviour {
 	b.script(s)
+	if s.client2 {
+		return s.observe2(t, address, b)
+	}
 	_, before := b.since(0)
 	c := dial(t, address)
 	defer c.Close()
@@ -235,6 +243,24 @@ func (s *scenario) observe(t *testing.T, address string, b *backend, responses b
 	return o
 }
 
+// observe2 is observe for a client of HTTP/2.
+func (s *scenario) observe2(t *testing.T, address string, b *backend) behaviour {
+	_, before := b.since(0)
+	c := dial2(t, address)
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	id := c.next
+	c.play(id, s.frames)
+	k := c.of(id)
+	for !k.end && k.reset == nil && c.step() {
+		if len(k.heads) > 0 && k.heads[len(k.heads)-1] >= "200" && s.frames[0].fields[0][1] == "CONNECT" {
+			break // a tunnel
+		}
+	}
+	_, after := b.since(0)
+	return behaviour{forwards: len(after) - len(before), answers: c.said(k)}
+}
+
 // TestPeers plays all cases against other proxies, which must not all refuse what we forward.
 func TestPeers(t *testing.T) {
 	if testing.Short() {
@@ -244,14 +270,13 @@ func TestPeers(t *testing.T) {
 		about string
 		did   map[*scenario]behaviour
 	}
-	var kinds [2][]*table
-	kinds[0], kinds[1] = tables(t, "requests"), tables(t, "responses")
+	kinds := [][]*table{tables(t, "requests"), tables(t, "streams"), tables(t, "responses")}
 	each := func(f func(s *scenario, responses bool)) {
 		for i, files := range kinds {
 			for _, file := range files {
 				for _, c := range file.classes {
 					for _, s := range c.cases {
-						f(s, i == 1)
+						f(s, i == 2)
 					}
 				}
 			}
@@ -280,8 +305,13 @@ func TestPeers(t *testing.T) {
 					t.Skipf("%s is neither on PATH nor named by $%s, so nothing is compared with it", o.program, o.variable)
 				}
 				b := newBackend(t)
-				address := o.run(t, b.address())
-				play(t, o.name, o.about(), func(*scenario) string { return address }, b)
+				address, address2 := o.run(t, b.address())
+				play(t, o.name, o.about(), func(s *scenario) string {
+					if s.client2 {
+						return address2
+					}
+					return address
+				}, b)
 			})
 		}
 	})
@@ -306,7 +336,7 @@ func TestPeers(t *testing.T) {
 	for _, o := range others {
 		names, abouts = append(names, o.name), append(abouts, columns[o.name].about)
 	}
-	err := writeComparison(kinds[:], names, abouts, func(name string, s *scenario) behaviour { return columns[name].did[s] })
+	err := writeComparison(kinds, names, abouts, func(name string, s *scenario) behaviour { return columns[name].did[s] })
 	if err != nil {
 		t.Error(err)
 	}
