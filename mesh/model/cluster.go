@@ -16,9 +16,19 @@ type Cluster struct {
 	// TLS is how endpoints are spoken to; nil is plain text.
 	TLS *ClientTLS `json:"tls,omitempty"`
 	// MaxStreams bounds the exchanges under way on one HTTP/2 connection (maxConcurrentStreams); 0 is what the peer allows.
-	MaxStreams uint32     `json:"maxStreams,omitempty"`
-	Endpoints  []Endpoint `json:"endpoints,omitempty"`
-	Origin     *Origin    `json:"origin,omitempty"` // the DestinationRule that shapes it, where one does
+	MaxStreams uint32 `json:"maxStreams,omitempty"`
+	// Limits bound what is done with the cluster; nil is nothing but the defaults.
+	Limits *Limits `json:"limits,omitempty"`
+	// Outlier and Accrual let endpoints that fail rest; nil is never. At most one is set.
+	Outlier *Outlier `json:"outlier,omitempty"`
+	Accrual *Accrual `json:"accrual,omitempty"`
+	// Panic is the percentage of healthy endpoints below which all are used, ejected ones too (minHealthPercent; 0 is never).
+	Panic uint32 `json:"panic,omitempty"`
+	// Breakers name those that stand before the cluster, in the order in which they are asked: the first that is for a
+	// request decides for it.
+	Breakers  []string   `json:"breakers,omitempty"`
+	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	Origin    *Origin    `json:"origin,omitempty"` // the DestinationRule that shapes it, where one does
 }
 
 // ClusterKind says where a cluster's endpoints come from.
@@ -45,6 +55,12 @@ type Endpoint struct {
 	Instance string   `json:"instance,omitempty"` // pod or process name
 	Peer     Peer     `json:"peer,omitzero"`
 	Locality Locality `json:"locality,omitzero"`
+	// Priority counts from 0, the first choice: a further one is used as far as those before it cannot carry the load
+	// (locality failover). Priorities of a cluster leave no number out.
+	Priority uint32 `json:"priority,omitempty"`
+	// Share is the weight of the endpoint's Locality among those of its priority (locality distribution); where every
+	// endpoint's is 0, localities do not matter.
+	Share uint32 `json:"share,omitempty"`
 	// Sidecar says that a proxy of the mesh listens there: it understands what proxies tell each other.
 	Sidecar bool `json:"sidecar,omitempty"`
 }
@@ -59,6 +75,7 @@ const (
 	Random       Policy = "RANDOM"
 	RingHash     Policy = "RING_HASH"
 	Maglev       Policy = "MAGLEV"
+	PeakEWMA     Policy = "PEAK_EWMA"   // best of two random choices by latency, whose peaks fade slowly, and active requests (Linkerd)
 	Original     Policy = "PASSTHROUGH" // the address that the client dialled
 )
 
@@ -69,6 +86,11 @@ type LoadBalancer struct {
 	TableSize uint64 `json:"tableSize,omitempty"`
 	// Hash is what the two hashing policies hash; a request without it goes to a random endpoint.
 	Hash *HashKey `json:"hash,omitempty"`
+	// Bound lets no endpoint of a hashing policy have more than so many percent of the average of the requests under way
+	// (Envoy's hash_balance_factor); 0 is no bound, else at least 100.
+	Bound uint32 `json:"bound,omitempty"`
+	// Warmup lets new endpoints begin slowly; nil does not.
+	Warmup *Warmup `json:"warmup,omitempty"`
 }
 
 // HashKey is the part of a request that decides where it goes; one is set.

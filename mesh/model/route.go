@@ -83,6 +83,10 @@ type Route struct {
 	Timeout Duration `json:"timeout,omitempty"`
 	// BackendTimeout bounds each attempt (HTTPRoute backendRequest); 0 is none.
 	BackendTimeout Duration `json:"backendTimeout,omitempty"`
+	// Retries is nil where a request is sent again only if it certainly was not processed.
+	Retries *Retries `json:"retries,omitempty"`
+	Fault   *Fault   `json:"fault,omitempty"`
+	Mirrors []Mirror `json:"mirrors,omitempty"`
 }
 
 // Destination is one target of a Route.

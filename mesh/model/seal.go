@@ -34,6 +34,9 @@ func (s *Snapshot) Validate() error {
 			}
 		}
 	}
+	if err := s.validateBreakers(clusters); err != nil {
+		return err
+	}
 	tables := map[string]bool{}
 	for i := range s.Tables {
 		t := &s.Tables[i]
@@ -58,6 +61,28 @@ func (s *Snapshot) Validate() error {
 		for j := range l.TLS {
 			if !tables[l.TLS[j].Table] {
 				return fmt.Errorf("listener %q: TLS for %v: there is no table %q", l.Name, l.TLS[j].Names, l.TLS[j].Table)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Snapshot) validateBreakers(clusters map[string]bool) error {
+	breakers := map[string]bool{}
+	for i := range s.Breakers {
+		b := &s.Breakers[i]
+		if breakers[b.Name] {
+			return fmt.Errorf("breaker %q is there twice", b.Name)
+		}
+		breakers[b.Name] = true
+		if b.FallbackCluster != "" && !clusters[b.FallbackCluster] {
+			return fmt.Errorf("breaker %q: there is no cluster %q to fall back to", b.Name, b.FallbackCluster)
+		}
+	}
+	for i := range s.Clusters {
+		for _, name := range s.Clusters[i].Breakers {
+			if !breakers[name] {
+				return fmt.Errorf("cluster %q: there is no breaker %q", s.Clusters[i].Name, name)
 			}
 		}
 	}
@@ -104,6 +129,11 @@ func (r *Rule) validate(clusters map[string]bool) error {
 		}
 		if d.Cluster != "" && !clusters[d.Cluster] {
 			return fmt.Errorf("there is no cluster %q", d.Cluster)
+		}
+	}
+	for _, m := range r.Route.Mirrors {
+		if !clusters[m.Cluster] {
+			return fmt.Errorf("there is no cluster %q to mirror to", m.Cluster)
 		}
 	}
 	return nil

@@ -17,6 +17,7 @@ type Snapshot struct {
 	Listeners []Listener `json:"listeners"`
 	Tables    []Table    `json:"tables"`
 	Clusters  []Cluster  `json:"clusters"`
+	Breakers  []Breaker  `json:"breakers,omitempty"`
 }
 
 // Workload says whose proxy this is.
