@@ -28,6 +28,8 @@ type conn struct {
 	table string
 	// inner is what CONNECT named: the protocol of the bytes inside has to be found out.
 	inner inner
+	// agreed2 says that HTTP/2 was agreed on by ALPN: nothing else may follow.
+	agreed2 bool
 	// gone says that the client went away before it said anything.
 	gone bool
 }
@@ -57,6 +59,10 @@ func newConn(l *listener, nc net.Conn) *conn {
 func (c *conn) serve() {
 	defer c.end()
 	if !c.speak() {
+		return
+	}
+	if c.agreed2 {
+		c.multiplex()
 		return
 	}
 	for fresh := true; c.await(fresh); {

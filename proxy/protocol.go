@@ -190,6 +190,7 @@ func (c *conn) secure(b *binding) bool {
 		c.pass([]byte(state.ServerName))
 		return false
 	}
+	c.agreed2 = state.NegotiatedProtocol == "h2"
 	c.watch.rest(now() + int64(c.proxy.limits.HeadTimeout)) // idle, until the first request
 	return true
 }

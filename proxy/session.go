@@ -8,6 +8,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
 	"github.com/outrider-mesh/outrider/wire/http2"
+	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/message"
 	"github.com/outrider-mesh/outrider/wire/mux"
 )
@@ -22,6 +23,7 @@ type session struct {
 	streams map[*stream]struct{} // with an exchange under way
 	serving sync.WaitGroup
 	leaving int64 // since when the connection is to end; 0 while it is not
+	over    bool  // it is read no more: nothing is to interrupt what follows
 }
 
 // stream is a client's stream as an exchange has it.
@@ -68,9 +70,14 @@ func (c *conn) multiplex() {
 	c.in = nil
 	err := s.m.Serve(first) // why it ended, the streams were told
 	s.serving.Wait()
-	if fault := (*http2.Error)(nil); errors.As(err, &fault) {
+	fault := (*http2.Error)(nil)
+	if errors.As(err, &fault) || link.Interrupted(err) {
+		s.mu.Lock()
+		s.over = true
+		s.mu.Unlock()
 		c.session.Store(nil) // the sweeper looks after the connection again
-		c.linger()           // or what is unread would take the GOAWAY with it
+		c.link.Resume()
+		c.linger() // or what is unread would take our last words with it
 	}
 }
 
@@ -91,6 +98,15 @@ func (s *session) retire() {
 // ended ends a connection that is to end once nothing goes on there.
 func (s *session) ended() {
 	if s.m.Idle() {
+		s.interrupt()
+	}
+}
+
+// interrupt ends the reading.
+func (s *session) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
 		s.conn.link.InterruptRead()
 	}
 }
@@ -108,7 +124,7 @@ func (s *session) check(t int64) {
 	switch {
 	case partial != 0 && t-partial > int64(lim.HeadTimeout):
 		s.conn.proxy.metrics.Abuse(telemetry.SlowHead)
-		s.conn.link.InterruptRead()
+		s.interrupt()
 	case !busy && t-s.m.LastRead() > int64(lim.Idle):
 		s.retire()
 	}

@@ -9,12 +9,15 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
@@ -126,6 +129,36 @@ func dialTLS(t *testing.T, p *Proxy, listener string, config *tls.Config) *clien
 	t.Cleanup(func() { _ = nc.Close() })
 	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
 	return &client{t: t, Conn: nc, r: bufio.NewReader(nc)}
+}
+
+// What ALPN has agreed on is spoken whatever comes first: HTTP/2 says what is wrong with a preface in its own words, and
+// HTTP/1 is not asked.
+func TestALPN(t *testing.T) {
+	a := newAuthority(t)
+	p := start(t, tlsGateway(a, newOrigin(t, nil).address()), Limits{})
+	config := &tls.Config{ServerName: "web.example", RootCAs: a.pool(), NextProtos: []string{"h2"}}
+	c := dialTLS(t, p, "gateway", config)
+	c.send("GET / HTTP/1.1\r\nHost: web.example\r\n\r\n")
+	fr := http2.NewFramer(io.Discard, c.r)
+	for goaway := false; !goaway; {
+		f, err := fr.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, ok := f.(*http2.GoAwayFrame)
+		if goaway = ok; ok && g.ErrCode != http2.ErrCodeProtocol {
+			t.Errorf("got %v", g)
+		}
+	}
+	if _, err := fr.ReadFrame(); !errors.Is(err, io.EOF) {
+		t.Errorf("behind the GOAWAY: %v", err)
+	}
+	config.NextProtos = nil // prior knowledge is fine where nothing was agreed on
+	c = dialTLS(t, p, "gateway", config)
+	c.send(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	if f, err := http2.NewFramer(io.Discard, c.r).ReadFrame(); err != nil || f.Header().Type != http2.FrameSettings {
+		t.Errorf("got %v, %v", f, err)
+	}
 }
 
 // TLS is opened for the names that a chain has, HTTP inside is served as anywhere, and the application knows of it.

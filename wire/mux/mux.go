@@ -116,8 +116,11 @@ func (m *Mux) Shutdown() {
 	m.Flush()
 }
 
-// Idle says whether no stream is open and, Shutdown having run its course, none will come.
-func (m *Mux) Idle() bool { return m.HTTP.Streams() == 0 && m.HTTP.Drained() }
+// Idle says whether no stream is open and, Shutdown having run its course, none will come; and whether the peer's socket
+// has taken all that was said to it.
+func (m *Mux) Idle() bool {
+	return m.HTTP.Streams() == 0 && m.HTTP.Drained() && (m.Stalled() == 0 || m.HTTP.Pending() == 0)
+}
 
 // Serve reads until the connection ends and hands every frame to the handler; first, which may be nil, holds bytes that
 // came before, and is taken over. It returns why it has ended: io.EOF, os.ErrDeadlineExceeded where the link's reading
@@ -238,7 +241,8 @@ func (m *Mux) flushTouched() {
 	m.touched = m.touched[:0]
 }
 
-// quit waits until nobody writes any more, for as long as it is worth it, and lets nobody begin to wait for the socket.
+// quit waits until nobody writes any more and what was said has been written, for as long as it is worth it, and lets
+// nobody else begin to wait for the socket.
 func (m *Mux) quit(err error) {
 	var e *http2.Error
 	wait := time.Duration(0)
@@ -251,7 +255,16 @@ func (m *Mux) quit(err error) {
 	if m.waiting {
 		m.link.LimitWrite(wait)
 	}
-	for m.waiting {
+	for m.writing { // who writes may have taken over what another had to say: a stream's trailers, say
 		m.cond.Wait()
 	}
+	if wait == 0 || m.broken || !m.left() {
+		return
+	}
+	// The socket got full behind m.closed.
+	m.writing, m.waiting = true, true
+	m.mu.Unlock()
+	m.link.LimitWrite(wait)
+	m.push()
+	m.mu.Lock()
 }
