@@ -35,6 +35,7 @@ func (x *exchange) options() http1.ResponseOptions {
 
 // interim passes a 1xx on, to a client that knows them. False means that the exchange has been ended.
 func (x *exchange) interim() bool {
+	x.told = true
 	if s := x.stream; s != nil {
 		s.call.Respond(&x.res, false)
 		s.call.Flush()

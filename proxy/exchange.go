@@ -40,6 +40,10 @@ type exchange struct {
 	member   *upstream.Member
 	cookie   []byte // Set-Cookie that a cookie hash asks for
 	caller   *telemetry.HTTP
+	picked   []int // of the target's members, one for each attempt
+	tries    int
+	engaged  *balance.Host // counts the exchange as active
+	failure  failure       // of the last attempt
 
 	// The way to the upstream and back.
 	up         *upstream.Conn // HTTP/1
@@ -51,6 +55,7 @@ type exchange struct {
 	inline     int  // bytes of the request's body, all in conn.in, while it was not sent away for good
 	streams    bool // the body is not all there: a pump sends it
 	resent     bool
+	told       bool // the client has an interim response
 	started    bool // the final response, or a piece of it, has gone to the client
 	complete   bool // the client has the whole response
 	raw        bool // an opaque connection: there is nobody to answer
@@ -61,9 +66,10 @@ type exchange struct {
 	again      bool // the connection can take another request
 
 	begin, deadline int64
+	tryDeadline     int64 // of the attempt under way
 	received, sent  int64 // bytes from and to the client, heads included
 	outcome         outcome
-	refused         error // why the last endpoint could not be connected to
+	flags           telemetry.Flags // besides those of the outcome
 	status          int
 	out             []byte      // heads are written here
 	spare           []byte      // small pieces: a location, joined values
@@ -109,7 +115,7 @@ func putExchange(x *exchange) {
 	*x = exchange{
 		req: x.req, res: x.res, trailers: x.trailers,
 		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash,
-		down: outflow{out: x.down.out[:0]},
+		down: outflow{out: x.down.out[:0]}, picked: x.picked[:0],
 	}
 	exchanges.Put(x)
 }
@@ -243,22 +249,22 @@ func (x *exchange) match() bool {
 
 var schemeHTTP, schemeHTTPS = []byte("http"), []byte("https")
 
-// limit arms the exchange's deadline: the route's timeout, or that of its one attempt where it is shorter.
+// limit arms the exchange's deadline: the route's timeout, or what a gRPC client asks for.
 func (x *exchange) limit() {
 	timeout := x.rule.timeout
-	if b := x.rule.backendTimeout; b > 0 && (timeout == 0 || b < timeout) {
-		timeout = b
-	}
 	if x.grpc {
 		timeout = x.cap(timeout)
 	}
 	if timeout > 0 {
 		x.deadline = x.begin + timeout
-		if timeout < int64(fineBelow) {
+	}
+	for _, t := range [3]int64{timeout, x.rule.perTry, x.rule.backendTimeout} {
+		if t > 0 && t < int64(fineBelow) && !x.hurried {
 			x.hurried = true
 			x.conn.proxy.conns.hurry()
 		}
 	}
+	x.tryDeadline = x.deadline
 	x.watch.arm(x.deadline)
 	if x.stream == nil {
 		x.watch.waiting.Store(x.begin)
@@ -335,6 +341,7 @@ func (x *exchange) finish() {
 		x.answer = nil
 	}
 	x.drop() // what could be kept has been given back already
+	x.disengage()
 	x.part()
 }
 
@@ -349,12 +356,7 @@ func (x *exchange) interrupted() {
 		x.vanish()
 		return
 	}
-	o := routeTimeout
-	if x.asked {
-		o = clientDeadline
-	} else if b := x.rule.backendTimeout; b > 0 && (x.rule.timeout == 0 || b < x.rule.timeout) {
-		o = upstreamTimeout
-	}
+	o := x.late()
 	x.say(o, endings[o].status, endings[o].body)
 }
 

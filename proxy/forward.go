@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,8 +16,8 @@ import (
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
-// connectAttempts is how many endpoints are tried when connecting fails: nothing was sent then, so no request is
-// repeated (Istio's default retry policy: two retries on connect-failure).
+// connectAttempts is how many endpoints a connection that is passed on is tried with, and how often a request is sent that
+// an endpoint's connection turns out not to take any more.
 const connectAttempts = 3
 
 // forward sends the request to an endpoint and its answer to the client.
@@ -35,30 +36,12 @@ func (x *exchange) forward() {
 		return
 	}
 	x.edit()
-	var last *upstream.Endpoint
-	for n := 1; ; n++ {
-		e := x.pick(last)
-		if e == nil {
-			return
-		}
-		if x.attempt(e, n) {
-			return
-		}
-		if n == connectAttempts || len(x.target.cluster.Members) == 1 {
-			break
-		}
-		last = e
+	switch x.attempts() {
+	case answered:
+		x.relay()
+	case failed:
+		x.unanswered()
 	}
-	x.say(upstreamConnect, endings[upstreamConnect].status, x.whyNot())
-}
-
-// whyNot is the text for an endpoint that could not be connected to; what was wrong with its certificate is said.
-func (x *exchange) whyNot() string {
-	why := endings[upstreamConnect].body
-	if h := (*upstream.HandshakeError)(nil); errors.As(x.refused, &h) {
-		why += ", transport failure reason: TLS: " + certificate.Reason(h.Err)
-	}
-	return why
 }
 
 // choose draws the route's destination.
@@ -110,8 +93,8 @@ func forwardedFor(r *message.Request, dst []byte) []byte {
 	return v
 }
 
-// pick chooses an endpoint, another than last where there is one; without any it answers and returns nil.
-func (x *exchange) pick(last *upstream.Endpoint) *upstream.Endpoint {
+// pick chooses an endpoint, another than those that were tried where one is left; without any it says why and returns nil.
+func (x *exchange) pick() (*upstream.Endpoint, verdict) {
 	c := x.target.cluster
 	if c.Spec.Kind == model.Passthrough {
 		return x.dialled(c)
@@ -120,71 +103,92 @@ func (x *exchange) pick(last *upstream.Endpoint) *upstream.Endpoint {
 	if c.Hasher != nil {
 		k, x.cookie = c.Hasher.Key(&x.req, x.conn.remote.Addr(), &x.rand, &x.hash)
 	}
-	for range 5 { // a few draws avoid the endpoint that just failed (Istio's hostSelectionRetryMaxAttempts)
-		i := c.Balancer.Pick(k, &x.rand)
-		if i < 0 {
-			x.say(noHealthyEndpoint, endings[noHealthyEndpoint].status, endings[noHealthyEndpoint].body)
-			return nil
-		}
-		x.member = &c.Members[i]
-		if x.member.Endpoint != last {
-			break
-		}
-		k.Has = false
+	i := -1
+	if x.tries > 1 && !x.retries().spec.SameHosts {
+		i = x.other(c)
+	} else {
+		i = c.Balancer.Pick(k, &x.rand)
 	}
-	return x.member.Endpoint
+	if i < 0 {
+		return nil, x.fail(noHealthyEndpoint, unsent)
+	}
+	x.member = &c.Members[i]
+	x.picked = append(x.picked, i)
+	return x.member.Endpoint, failed
+}
+
+// other picks an endpoint that was not tried: drawn where a few draws find one (Istio's hostSelectionRetryMaxAttempts), else
+// the next one from anywhere. Where all were tried, any.
+func (x *exchange) other(c *upstream.Cluster) int {
+	i := -1
+	for range 5 {
+		if i = c.Balancer.Pick(balance.Key{}, &x.rand); i < 0 || !slices.Contains(x.picked, i) {
+			return i
+		}
+	}
+	n := len(c.Members)
+	from := x.rand.N(n)
+	for k := range n {
+		if j := (from + k) % n; !slices.Contains(x.picked, j) {
+			return j
+		}
+	}
+	return i
 }
 
 // dialled finds the endpoint that the request itself names.
-func (x *exchange) dialled(c *upstream.Cluster) *upstream.Endpoint {
+func (x *exchange) dialled(c *upstream.Cluster) (*upstream.Endpoint, verdict) {
 	if len(x.req.Authority()) == 0 {
-		x.say(badRequest, endings[badRequest].status, "the request names no host")
-		return nil
+		return nil, x.failWith(badRequest, endings[badRequest].status, "the request names no host", unsent)
 	}
 	x.spare = appendHostPort(x.spare[:0], x.req.Authority(), x.port)
-	return c.Dialled(x.spare, x.begin)
+	return c.Dialled(x.spare, x.begin), failed
 }
 
-// lease gets a connection to e: a kept one, or a new one where there is none or fresh asks for it.
-func (x *exchange) lease(e *upstream.Endpoint, fresh bool) bool {
+// lease gets a connection to e: a kept one, or a new one where there is none or fresh asks for it. The verdict is answered
+// where there is one.
+func (x *exchange) lease(e *upstream.Endpoint, fresh bool) verdict {
 	if !fresh {
 		x.up = e.Lease()
 	}
 	if x.up == nil {
 		up, err := x.dial(e)
 		if err != nil {
-			x.unconnected(e, err)
-			return false
+			return x.unconnected(e, err)
 		}
 		if x.conn.listener.leadsTo(&up.Link) {
 			up.Drop()
-			x.say(loop, endings[loop].status, endings[loop].body)
-			return false
+			return x.fail(loop, unsent)
 		}
 		x.up = up
 	}
 	x.watch.up.Store(&x.up.Link)
 	if x.watch.over() { // before up was there to be interrupted
-		x.interrupted()
-		return false
+		v, _ := x.broke(nil)
+		return v
 	}
-	return true
+	return answered
 }
 
-// unconnected notes that e could not be connected to, and ends the exchange if it was its time that ran out.
-func (x *exchange) unconnected(e *upstream.Endpoint, err error) {
+// unconnected notes that e could not be connected to, if it was not for the exchange's time; what was wrong with the
+// endpoint's certificate is said.
+func (x *exchange) unconnected(e *upstream.Endpoint, err error) verdict {
 	x.conn.proxy.log.Debug("cannot connect", "peer", e.Address(), "reason", err)
-	x.refused = err
-	if x.watch.over() || x.deadline <= now() {
-		x.interrupted()
+	if v, stopped := x.broke(err); stopped {
+		return v
 	}
+	why := endings[upstreamConnect].body
+	if h := (*upstream.HandshakeError)(nil); errors.As(err, &h) {
+		why += ", transport failure reason: TLS: " + certificate.Reason(h.Err)
+	}
+	return x.failWith(upstreamConnect, endings[upstreamConnect].status, why, unsent)
 }
 
 // patience is how long connecting may take: the cluster's connect timeout, or what is left of the exchange's own.
 func (x *exchange) patience() (time.Duration, error) {
 	timeout := x.target.cluster.ConnectTimeout
-	if x.deadline != never {
-		timeout = min(timeout, time.Duration(x.deadline-now()))
+	if x.tryDeadline != never {
+		timeout = min(timeout, time.Duration(x.tryDeadline-now()))
 		if timeout <= 0 {
 			return 0, context.DeadlineExceeded
 		}
@@ -223,7 +227,6 @@ func (x *exchange) connect2(e *upstream.Endpoint, timeout time.Duration, most ui
 	if err == nil && x.conn.listener.leadsTo(s.Link()) {
 		s.Cut()
 		err = errLoop
-		x.say(loop, endings[loop].status, endings[loop].body)
 	}
 	return s, err
 }

@@ -6,7 +6,6 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/route"
-	"github.com/outrider-mesh/outrider/proxy/upstream"
 	"github.com/outrider-mesh/outrider/wire/link"
 )
 
@@ -24,7 +23,7 @@ func opaque(p model.Protocol) bool {
 func (c *conn) pass(name []byte) {
 	x := getExchange(c)
 	defer putExchange(x)
-	x.raw, x.begin, x.deadline = true, now(), never
+	x.raw, x.begin, x.deadline, x.tryDeadline = true, now(), never, never
 	c.watch.waiting.Store(0)
 	c.watch.arm(never)
 	x.req.SetAuthority(name)
@@ -42,7 +41,9 @@ func (c *conn) pass(name []byte) {
 			x.outcome = x.target.reply.outcome
 			break
 		}
-		x.reach()
+		if x.reach() == failed {
+			x.outcome = x.failure.outcome
+		}
 	}
 	if x.up == nil {
 		x.unreached()
@@ -53,25 +54,19 @@ func (c *conn) pass(name []byte) {
 	x.drop()
 }
 
-// reach connects to an endpoint of the target, another where one cannot be connected to. x.up is nil where none can.
-func (x *exchange) reach() {
-	var last *upstream.Endpoint
-	for n := 1; n <= connectAttempts; n++ {
-		e := x.pick(last)
+// reach connects to an endpoint of the target, another where one cannot be connected to. The verdict is answered where x.up
+// is there.
+func (x *exchange) reach() verdict {
+	for x.tries = 1; ; x.tries++ {
+		e, v := x.pick()
 		if e == nil {
-			return
+			return v
 		}
-		if x.lease(e, true) {
-			return
-		}
-		if x.outcome != passed {
-			return
-		}
-		if last = e; len(x.target.cluster.Members) < 2 {
-			break
+		v = x.lease(e, true)
+		if v != failed || x.failure.outcome != upstreamConnect || x.tries == connectAttempts || len(x.target.cluster.Members) < 2 {
+			return v
 		}
 	}
-	x.outcome = upstreamConnect
 }
 
 // edge is the counter of this connection, by who it is for.

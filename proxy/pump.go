@@ -4,7 +4,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/wire/http1"
 	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/message"
@@ -13,12 +12,11 @@ import (
 // pump sends the part of a request's body that was not there with its head, in a goroutine of its own: the answer may
 // come, and must be relayed, before the body has ended. It owns the receiving side of the client meanwhile.
 type pump struct {
-	from     source
+	body     replay
 	to       sink
 	client   waiter // whose receiving ends the pump
 	server   waiter // the exchange may have dropped it already; then sending fails
 	finished chan struct{}
-	messages *telemetry.Messages
 	// sent says that all of the body was sent; read it, and what follows, after finished is closed.
 	sent bool
 	// outcome is what went wrong on the client's side, passed where nothing did, and refusal what is wrong with the body,
@@ -34,24 +32,35 @@ type pump struct {
 	written  int64
 }
 
-// startPump begins to send the request's body.
+// startPump begins to send the request's body, from its beginning: an attempt before may have sent some of it.
 func (x *exchange) startPump() {
-	p := &pump{finished: make(chan struct{}), messages: x.requestMessages()}
-	x.pump = p
-	if s := x.stream; s != nil {
-		p.from, p.client = s.call, s.call
-	} else {
-		c := x.conn
-		p.in.begin(&c.link, &c.in, x.req.BodyLength, false, &p.trailers, &c.proxy.limits.Head)
-		p.from, p.client = &p.in, receiving{&c.link}
+	p := x.pump
+	if p == nil {
+		p = x.newPump()
+		x.pump = p
 	}
+	p.body.rewind()
+	p.finished = make(chan struct{})
+	p.sent, p.outcome, p.refusal, p.started = false, passed, nil, false
 	if x.call != nil {
 		p.to, p.server = outgoing{x.call}, x.call
 	} else {
-		p.out = outflow{link: &x.up.Link, chunked: x.req.BodyLength < 0, started: &p.started, bytes: &p.written}
+		p.out = outflow{link: &x.up.Link, chunked: x.req.BodyLength < 0, started: &p.started, bytes: &p.written, out: p.out.out[:0]}
 		p.to, p.server = &p.out, &x.up.Link
 	}
 	go p.run() // pump.end waits for it
+}
+
+func (x *exchange) newPump() *pump {
+	p := &pump{body: replay{count: x.requestMessages(), most: x.retries().keep()}}
+	if s := x.stream; s != nil {
+		p.body.from, p.client = s.call, s.call
+	} else {
+		c := x.conn
+		p.in.begin(&c.link, &c.in, x.req.BodyLength, false, &p.trailers, &c.proxy.limits.Head)
+		p.body.from, p.client = &p.in, receiving{&c.link}
+	}
+	return p
 }
 
 // receiving interrupts a link's receiving side only: its answer may be under way.
@@ -61,9 +70,9 @@ func (r receiving) Interrupt() { r.InterruptRead() }
 
 // run sends the body. When the client fails it ends the exchange's wait for the endpoint.
 func (p *pump) run() {
-	n, failed, lost := carry(p.to, p.from, p.messages)
-	p.bytes = n
-	if p.from == &p.in {
+	_, failed, lost := carry(p.to, &p.body, nil)
+	p.bytes = p.body.bytes
+	if p.body.from == &p.in {
 		p.in.skip()
 		p.bytes = p.in.bytes
 	}
@@ -71,7 +80,7 @@ func (p *pump) run() {
 	switch {
 	case errors.As(lost, &bad):
 		p.outcome, p.refusal = badRequest, bad
-	case lost != nil && !link.Interrupted(lost):
+	case lost != nil && !link.Interrupted(lost) && !errors.Is(lost, errClaimed):
 		p.outcome = clientGone
 	case lost == nil && failed == nil:
 		p.sent = true
@@ -88,7 +97,7 @@ func (p *pump) taken() bool { return p.in.taken.Load() }
 // settled says whether all of the body was sent, for an endpoint that has answered: then it has been, but for this
 // goroutine's last steps, unless the answer did not wait for the body.
 func (p *pump) settled() bool {
-	if p.from == &p.in && !p.taken() {
+	if p.body.from == &p.in && !p.taken() {
 		return false
 	}
 	t := time.NewTimer(lastSteps)

@@ -52,7 +52,7 @@ func TestPumpLeavesNothingOfATakenBody(t *testing.T) {
 		p := &pump{server: up, finished: make(chan struct{})}
 		p.in.begin(&c.link, &c.in, length, false, &p.trailers, nil)
 		p.out = outflow{link: up, chunked: length < 0, started: &p.started, bytes: &p.written}
-		p.from, p.to = &p.in, &p.out
+		p.body.from, p.to = &p.in, &p.out
 		p.run()
 		if !p.taken() || p.sent || p.bytes != int64(len(body)) {
 			t.Errorf("%s: taken %t, sent %t, %d bytes of %d", name, p.taken(), p.sent, p.bytes, len(body))

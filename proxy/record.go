@@ -12,6 +12,8 @@ import (
 type stats struct {
 	accepted, refused atomic.Uint64
 	resent            atomic.Uint64
+	retried           atomic.Uint64
+	unkept            atomic.Uint64 // could not be sent again, as their body was not kept
 }
 
 // identify finds the edge between the caller, which introduces itself in a header, and this workload. The header ends here.
@@ -32,7 +34,7 @@ func (x *exchange) record() {
 		x.tell()
 	}
 	x.handle().Record(&telemetry.Exchange{
-		Status: x.status, GRPC: x.grpc, GRPCStatus: x.grpcStatus, Flags: endings[x.outcome].flags,
+		Status: x.status, GRPC: x.grpc, GRPCStatus: x.grpcStatus, Flags: endings[x.outcome].flags | x.flags,
 		Duration:     time.Duration(now() - x.begin),
 		RequestBytes: x.received, ResponseBytes: x.sent,
 	})

@@ -10,20 +10,13 @@ import (
 	"github.com/outrider-mesh/outrider/wire/mux"
 )
 
-// relay reads the endpoint's answer and gives it to the client.
+// relay gives the endpoint's answer, whose head is in x.res, to the client.
 func (x *exchange) relay() {
-	if !x.head() {
-		return
-	}
+	x.unhurry()
 	if x.res.Status == 101 || x.req.Upgrade && x.call != nil && x.res.Status/100 == 2 {
 		x.upgraded()
 		return
 	}
-	if x.stream != nil && x.req.Upgrade && x.res.Status/100 == 2 {
-		x.malformed(errNoSwitch) // to the client it would be consent (RFC 8441 §5)
-		return
-	}
-	x.counted(x.res.Status)
 	x.mark()
 	x.persist()
 	x.status = x.res.Status
@@ -81,12 +74,12 @@ func grpcStatus(h *message.Head) int {
 	return telemetry.ParseGRPCStatus(v)
 }
 
-// lost ends an exchange whose endpoint went away before its final head was there.
-func (x *exchange) lost(err error) {
-	if x.ended(err) {
-		return
+// lost notes that the endpoint went away before its final head was there.
+func (x *exchange) lost(err error) verdict {
+	if v, stopped := x.broke(err); stopped {
+		return v
 	}
-	x.unanswered(blame(err))
+	return x.fail(blame(err), unknown)
 }
 
 // blame tells an endpoint that breaks the protocol from one that goes away.
@@ -97,10 +90,10 @@ func blame(err error) outcome {
 	return upstreamReset
 }
 
-// malformed ends an exchange whose answer must not be forwarded: its framing is broken or ambiguous.
-func (x *exchange) malformed(err error) {
+// malformed notes an answer that must not be forwarded: its framing is broken or ambiguous.
+func (x *exchange) malformed(err error) verdict {
 	x.conn.proxy.log.Warn("malformed response", "peer", x.where(), "reason", err)
-	x.unanswered(upstreamProtocol)
+	return x.fail(upstreamProtocol, unknown)
 }
 
 // mark adds to the answer what the rule, the destination and the mesh ask for.

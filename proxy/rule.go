@@ -23,6 +23,8 @@ type rule struct {
 	rewrite        *policy.Rewrite
 	timeout        int64 // nanoseconds; 0 is none
 	backendTimeout int64
+	perTry         int64
+	retries        *retries
 }
 
 // target is one destination of a route.
@@ -88,6 +90,12 @@ func newRule(s *model.Rule, clusters map[string]*upstream.Cluster) (*rule, error
 		return r, nil
 	}
 	r.timeout, r.backendTimeout = int64(s.Route.Timeout), int64(s.Route.BackendTimeout)
+	if s.Route.Retries != nil {
+		r.perTry = int64(s.Route.Retries.PerTry)
+	}
+	if r.retries, err = newRetries(s.Route.Retries); err != nil {
+		return nil, fmt.Errorf("retries: %w", err)
+	}
 	if s.Route.Rewrite != nil {
 		if r.rewrite, err = policy.NewRewrite(s.Route.Rewrite); err != nil {
 			return nil, fmt.Errorf("rewrite: %w", err)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"strconv"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
@@ -17,35 +16,6 @@ import (
 // This file is the endpoint's side of an exchange: an HTTP/1 connection of its own (x.up), or a stream on a shared HTTP/2
 // connection (x.call).
 
-// attempt sends the request to e and, when an answer comes, relays it. False means that nothing was sent and another
-// endpoint may be tried.
-func (x *exchange) attempt(e *upstream.Endpoint, n int) (done bool) {
-	if x.member != nil {
-		x.member.Host.Active.Add(1)
-		defer x.member.Host.Active.Add(-1)
-	}
-	x.announce(n)
-	if x.target.over2(x.req.Version) && !e.SpeaksHTTP1() {
-		if done, only1 := x.attempt2(e); !only1 {
-			return done
-		}
-	}
-	return x.attempt1(e)
-}
-
-// announce tells the next proxy who sends the request, and how often it was tried.
-func (x *exchange) announce(attempt int) {
-	r := &x.req
-	if x.b.spec.Direction == model.Inbound {
-		return
-	}
-	x.spare = strconv.AppendInt(x.spare[:0], int64(attempt), 10)
-	r.SetBytes(message.XEnvoyAttemptCount, "x-envoy-attempt-count", x.spare)
-	if x.member != nil && x.member.Spec.Sidecar {
-		r.SetBytes(message.XOutriderPeer, "x-outrider-peer", x.b.peer)
-	}
-}
-
 // over2 says whether a target is spoken to with HTTP/2, on behalf of a client of that version.
 func (t *target) over2(client message.Version) bool {
 	switch t.cluster.Spec.Protocol {
@@ -58,23 +28,23 @@ func (t *target) over2(client message.Version) bool {
 }
 
 // attempt1 is an attempt over a connection of HTTP/1.
-func (x *exchange) attempt1(e *upstream.Endpoint) (done bool) {
+func (x *exchange) attempt1(e *upstream.Endpoint) verdict {
 	if x.req.Upgrade {
 		x.toUpgrade()
 	}
 	request := x.encode()
 	for fresh := false; ; fresh = true {
-		if !x.lease(e, fresh) {
-			return x.outcome != passed // the wait for it was ended: answered
+		if v := x.lease(e, fresh); v != answered {
+			return v
 		}
 		answer, err := x.send(request)
 		if err == nil {
 			x.answer = answer
-			x.relay()
-			return true
+			return x.head1()
 		}
-		if !x.resend(err) {
-			return true
+		v, again := x.resend(err)
+		if !again {
+			return v
 		}
 	}
 }
@@ -108,27 +78,31 @@ func (x *exchange) send(request []byte) (*link.Buffer, error) {
 	return up.Receive()
 }
 
-// resend decides what an attempt's error means: true asks for the request to be sent again on another connection, when it
-// certainly was not processed or may be processed twice (RFC 9110 §9.2.2). A fresh connection that fails is not replaced:
-// its peer closes or speaks first each time.
-func (x *exchange) resend(err error) bool {
+// resend decides what the end of a connection before any answer means: again asks for the request to be sent once more, on
+// another connection, when it certainly was not processed or may be processed twice (RFC 9110 §9.2.2). A fresh connection
+// that fails is not replaced: its peer closes or speaks first each time.
+func (x *exchange) resend(err error) (v verdict, again bool) {
 	reused := x.up.Reused
-	x.drop()
-	switch {
-	case errors.Is(err, link.ErrStale) && reused:
-		return true
-	case x.ended(err):
-		return false
-	case reused && x.repeatable():
-		return true
+	if errors.Is(err, link.ErrStale) && reused {
+		x.drop()
+		return failed, true
 	}
-	x.unanswered(upstreamReset)
-	return false
+	v, stopped := x.broke(err)
+	switch {
+	case stopped:
+		x.drop()
+		return v, false
+	case reused && x.repeatable():
+		x.drop()
+		return failed, true
+	}
+	x.drop()
+	return x.fail(upstreamReset, unknown), false
 }
 
 // repeatable says whether the request may be sent once more although an endpoint may have seen it, and counts that.
 func (x *exchange) repeatable() bool {
-	if x.resent || x.streams || !idempotent(x.req.Method()) {
+	if x.resent || x.told || !idempotent(x.req.Method()) || x.pump != nil && !x.pump.body.claim() {
 		return false
 	}
 	x.resent = true
@@ -136,37 +110,37 @@ func (x *exchange) repeatable() bool {
 	return true
 }
 
-// unanswered ends an exchange whose endpoint went away, or garbled its answer, before there was a head.
-func (x *exchange) unanswered(o outcome) {
-	x.counted(endings[o].status)
-	x.say(o, endings[o].status, endings[o].body)
-}
-
 // attempt2 is an attempt over a stream of a shared connection. only1 says that e turned out to speak HTTP/1 alone.
-func (x *exchange) attempt2(e *upstream.Endpoint) (done, only1 bool) {
+func (x *exchange) attempt2(e *upstream.Endpoint) (v verdict, only1 bool) {
 	for refused := 0; ; {
 		s, err := x.share(e)
-		if err != nil {
-			return x.outcome != passed, errors.Is(err, upstream.ErrHTTP1)
+		switch {
+		case errors.Is(err, upstream.ErrHTTP1):
+			return failed, true
+		case errors.Is(err, errLoop):
+			return x.fail(loop, unsent), false
+		case err != nil:
+			return x.unconnected(e, err), false
 		}
 		switch err := x.open(s); {
 		case errors.Is(err, http2.ErrNoStreams):
 			continue // others took its last streams
 		case errors.Is(err, errNoUpgrade):
-			x.say(upstreamProtocol, endings[upstreamProtocol].status, err.Error())
-			return true, false
+			return x.failWith(upstreamProtocol, endings[upstreamProtocol].status, err.Error(), unsent), false
 		case err != nil:
-			x.say(badRequest, 431, "the endpoint takes no head of that size")
-			return true, false
+			return x.failWith(badRequest, 431, "the endpoint takes no head of that size", unsent), false
 		}
-		if err := x.call.Head(&x.res); err != nil {
-			if refused++; refused < connectAttempts && x.reopen(err) {
-				continue
-			}
-			return true, false
+		err = x.call.Head(&x.res)
+		if err == nil {
+			return x.head2(), false
 		}
-		x.relay()
-		return true, false
+		var again bool
+		if v, again = x.reopen(err); !again {
+			return v, false
+		}
+		if refused++; refused == connectAttempts {
+			return x.fail(upstreamReset, unhandled), false
+		}
 	}
 }
 
@@ -177,16 +151,10 @@ func (x *exchange) share(e *upstream.Endpoint) (*upstream.Shared, error) {
 		return s, nil
 	}
 	timeout, err := x.patience()
-	if err == nil {
-		var s *upstream.Shared
-		if s, err = x.connect2(e, timeout, max); err == nil {
-			return s, nil
-		}
+	if err != nil {
+		return nil, err
 	}
-	if x.outcome == passed && !errors.Is(err, upstream.ErrHTTP1) {
-		x.unconnected(e, err)
-	}
-	return nil, err
+	return x.connect2(e, timeout, max)
 }
 
 var errNoUpgrade = errors.New("the endpoint does not take an upgrade over HTTP/2 (RFC 8441)")
@@ -217,29 +185,24 @@ func (x *exchange) open(s *upstream.Shared) error {
 }
 
 // reopen is resend for a stream.
-func (x *exchange) reopen(err error) bool {
+func (x *exchange) reopen(err error) (v verdict, again bool) {
+	defer x.drop()
 	reset := (*mux.ResetError)(nil)
 	errors.As(err, &reset)
-	touched := x.pump != nil // its body may be under way
-	if touched && x.ended(err) {
-		x.drop()
-		return false
+	refused := reset != nil && reset.Code == http2.RefusedStream // nothing was done (RFC 9113 §8.7)
+	if v, stopped := x.broke(err); stopped && !(refused && v == failed) {
+		return v, false
 	}
-	x.drop()
 	switch {
-	case reset == nil && x.ended(err):
-		return false
-	case reset != nil && reset.Code == http2.RefusedStream && !touched:
-		return true // nothing was done (RFC 9113 §8.7)
+	case refused:
+		return x.fail(upstreamReset, unhandled), x.pump == nil || x.pump.body.claim()
 	case reset != nil && reset.Remote && x.repeatable():
-		return true
+		return failed, true
 	case reset != nil && !reset.Remote:
 		x.conn.proxy.log.Warn("malformed response", "peer", x.where(), "reason", reset.Reason)
-		x.unanswered(upstreamProtocol)
-		return false
+		return x.fail(upstreamProtocol, unknown), false
 	}
-	x.unanswered(upstreamReset)
-	return false
+	return x.fail(upstreamReset, unknown), false
 }
 
 // maxInterims is how many interim responses one request may get, as in wire/http2.
@@ -247,11 +210,8 @@ const maxInterims = 100
 
 var errInterims = errors.New("interim responses without end")
 
-// head reads the final response head into x.res, and passes interim ones on. False means that the exchange has been ended.
-func (x *exchange) head() bool {
-	if x.call != nil {
-		return x.head2()
-	}
+// head1 reads the final response head into x.res, and passes interim ones on.
+func (x *exchange) head1() verdict {
 	lim := &x.conn.proxy.limits.Head
 	interims := 0
 	for from := 0; ; {
@@ -260,51 +220,58 @@ func (x *exchange) head() bool {
 			err = http1.ReadResponse(&x.res, x.answer.Bytes()[:n], x.req.Method(), lim)
 		}
 		if err != nil {
-			x.malformed(err)
-			return false
+			return x.malformed(err)
 		}
 		if n == 0 {
 			from = x.answer.Len()
 			if err := x.up.More(x.answer); err != nil {
-				x.lost(err)
-				return false
+				return x.lost(err)
 			}
 			continue
 		}
 		x.answer.Skip(n)
 		if x.res.Status >= 200 || x.res.Status == 101 {
-			return true
+			return x.agreed()
 		}
 		if interims++; interims > maxInterims {
 			x.conn.proxy.metrics.Abuse(telemetry.InterimFlood)
-			x.malformed(errInterims)
-			return false
+			return x.malformed(errInterims)
 		}
 		from = 0
 		if !x.interim() {
-			return false
+			return over
 		}
 		if x.answer.Len() == 0 {
 			if err := x.refill(); err != nil {
-				x.lost(err)
-				return false
+				return x.lost(err)
 			}
 		}
 	}
 }
 
-// head2 is head for a stream, whose first head is in x.res.
-func (x *exchange) head2() bool {
+// head2 is head1 for a stream, whose first head is in x.res.
+func (x *exchange) head2() verdict {
 	for x.res.Status < 200 {
 		if !x.interim() {
-			return false
+			return over
 		}
 		if err := x.call.Head(&x.res); err != nil {
-			x.lost(err)
-			return false
+			return x.lost(err)
 		}
 	}
-	return true
+	return x.agreed()
+}
+
+// agreed sees to it that a final head is one that the request can be answered with.
+func (x *exchange) agreed() verdict {
+	switched := x.res.Status == 101
+	switch {
+	case switched && (!x.req.Upgrade || !asked(x.req.UpgradeTo(), x.res.UpgradeTo())):
+		return x.malformed(errUnasked)
+	case x.stream != nil && x.call == nil && x.req.Upgrade && x.res.Status/100 == 2:
+		return x.malformed(errNoSwitch) // to the client it would be consent (RFC 8441 §5)
+	}
+	return answered
 }
 
 // content returns the body of x.res.
@@ -347,8 +314,19 @@ func (x *exchange) keep() {
 	up.Keep(now())
 }
 
-// drop leaves the endpoint: its connection is closed, its stream given back and reset if it has not ended.
+// drop leaves the endpoint: what sends the request's body ends, its connection is closed, its stream given back and reset if
+// it has not ended.
 func (x *exchange) drop() {
+	if x.up == nil && x.call == nil {
+		return
+	}
+	if x.pump != nil {
+		x.pump.end()
+	}
+	if x.answer != nil {
+		link.PutBuffer(x.answer)
+		x.answer = nil
+	}
 	if up := x.up; up != nil {
 		x.watch.up.Store(nil)
 		x.up = nil
@@ -357,9 +335,6 @@ func (x *exchange) drop() {
 	if call := x.call; call != nil {
 		x.watch.call.Store(nil)
 		x.call = nil
-		if x.pump != nil {
-			x.pump.end()
-		}
 		call.Release()
 	}
 }

@@ -111,6 +111,8 @@ type watch struct {
 	// up and call are what the exchange under way waits on at the endpoint's side.
 	up   atomic.Pointer[link.Link]
 	call atomic.Pointer[mux.Call]
+	// bell wakes an exchange that waits for nothing but time, or for another exchange.
+	bell atomic.Pointer[chan struct{}]
 }
 
 // arm begins a busy phase that may last until deadline. It reports whether the phase before was ended from outside: the
@@ -138,6 +140,30 @@ func (w *watch) interrupt() {
 	if call := w.call.Load(); call != nil {
 		call.Interrupt()
 	}
+	if bell := w.bell.Load(); bell != nil {
+		select {
+		case *bell <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// sleep waits for d, or until done is closed or sent to (nil never is); false means that the phase was ended before.
+func (w *watch) sleep(d time.Duration, done <-chan struct{}) bool {
+	bell := make(chan struct{}, 1)
+	w.bell.Store(&bell)
+	defer w.bell.Store(nil)
+	if w.over() { // before the bell was there to be rung
+		return false
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-done:
+	case <-bell:
+	}
+	return !w.over()
 }
 
 // check ends the phase if its time is over.

@@ -17,10 +17,6 @@ var errUnasked = errors.New("101 to a protocol that the request did not ask for"
 
 // upgraded passes the answer to an upgrade on and from then on bytes, both ways.
 func (x *exchange) upgraded() {
-	if !x.req.Upgrade || x.call == nil && !asked(x.req.UpgradeTo(), x.res.UpgradeTo()) {
-		x.malformed(errUnasked)
-		return
-	}
 	x.counted(x.res.Status)
 	x.spend()
 	x.accepted()
@@ -64,11 +60,11 @@ func (x *exchange) connect() {
 		x.inside()
 		return
 	}
-	x.reach()
-	if x.up == nil {
-		if !x.started && x.outcome == upstreamConnect {
-			x.say(x.outcome, endings[x.outcome].status, endings[x.outcome].body)
-		}
+	switch x.reach() {
+	case failed:
+		x.unanswered()
+		return
+	case over:
 		return
 	}
 	x.established()

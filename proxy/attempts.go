@@ -1,0 +1,209 @@
+package proxy
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy/upstream"
+	"github.com/outrider-mesh/outrider/wire/link"
+	"github.com/outrider-mesh/outrider/wire/message"
+)
+
+// This file sends a request until there is an answer that is to be kept. An attempt is one sending to one endpoint; what
+// speaks to the endpoint is in server.go, what may be sent again is decided in retry.go.
+
+// verdict is how an attempt went.
+type verdict uint8
+
+const (
+	answered verdict = iota // the endpoint's final head is in x.res; its body has not been read
+	failed                  // there is no answer, and x.failure says why
+	over                    // the exchange has been ended: there is nobody to answer, or it was answered
+)
+
+// fate is what an endpoint may have done with a request that it has not answered.
+type fate uint8
+
+const (
+	unsent    fate = iota // no endpoint has seen it
+	unhandled             // it was sent, and certainly not processed
+	unknown               // it may have been processed
+)
+
+// failure is why there is no answer, and what the client is told if none follows.
+type failure struct {
+	outcome outcome
+	status  int
+	why     string
+	fate    fate
+}
+
+// fail notes a failure.
+func (x *exchange) fail(o outcome, f fate) verdict {
+	return x.failWith(o, endings[o].status, endings[o].body, f)
+}
+
+func (x *exchange) failWith(o outcome, status int, why string, f fate) verdict {
+	x.failure = failure{o, status, why, f}
+	return failed
+}
+
+// attempts sends the request, again where that is allowed, until there is an answer to keep, or none to be had.
+func (x *exchange) attempts() verdict {
+	for x.tries = 1; ; x.tries++ {
+		e, v := x.pick()
+		if e == nil {
+			return v
+		}
+		v = x.attempt(e)
+		if v == over || !x.retry(v) {
+			return v
+		}
+		x.forgo(v)
+		if !x.pause(x.retries().wait(x.tries, &x.rand)) {
+			v, _ = x.broke(nil)
+			return v
+		}
+	}
+}
+
+// attempt sends the request to e and waits for its answer.
+func (x *exchange) attempt(e *upstream.Endpoint) verdict {
+	x.tryLimit()
+	x.announce()
+	x.engage()
+	v, only1 := verdict(failed), !x.target.over2(x.req.Version) || e.SpeaksHTTP1()
+	if !only1 {
+		v, only1 = x.attempt2(e)
+	}
+	if only1 {
+		v = x.attempt1(e)
+	}
+	x.judge(v)
+	return v
+}
+
+// engage counts the exchange as one that its endpoint works on; disengage undoes it.
+func (x *exchange) engage() {
+	if x.member != nil {
+		x.engaged = x.member.Host
+		x.engaged.Active.Add(1)
+	}
+}
+
+func (x *exchange) disengage() {
+	if x.engaged != nil {
+		x.engaged.Active.Add(-1)
+		x.engaged = nil
+	}
+}
+
+// forgo leaves the endpoint after an attempt whose outcome will not be used. Of an answer that is here as a whole, the
+// connection can be kept.
+func (x *exchange) forgo(v verdict) {
+	if v == answered && x.up != nil && x.answer != nil {
+		none := x.res.BodyLength == message.NoBody || x.res.HeadOnly || isHead(&x.req)
+		switch n := x.res.BodyLength; {
+		case none && x.answer.Len() == 0:
+			x.keep()
+		case !none && n >= 0 && int64(x.answer.Len()) == n:
+			x.answer.Skip(x.answer.Len())
+			x.keep()
+		}
+	}
+	x.drop()
+	if x.answer != nil {
+		link.PutBuffer(x.answer)
+		x.answer = nil
+	}
+	x.disengage()
+}
+
+// judge counts what came of an attempt with the endpoint.
+func (x *exchange) judge(v verdict) {
+	switch {
+	case v == answered && x.res.Status != 101:
+		x.counted(x.res.Status)
+	case v == failed && x.failure.fate == unknown:
+		x.counted(x.failure.status)
+	}
+}
+
+// tryLimit arms the deadline of one attempt, where it has one of its own.
+func (x *exchange) tryLimit() {
+	x.tryDeadline = x.deadline
+	if x.rule != nil {
+		for _, limit := range [2]int64{x.rule.perTry, x.rule.backendTimeout} {
+			if limit > 0 {
+				x.tryDeadline = min(x.tryDeadline, now()+limit)
+			}
+		}
+	}
+	if x.tryDeadline != x.deadline || x.tries > 1 {
+		x.watch.arm(x.tryDeadline)
+	}
+}
+
+// unhurry lifts the limit that holds until an answer has come.
+func (x *exchange) unhurry() {
+	if x.rule.perTry > 0 && x.rule.backendTimeout == 0 {
+		x.watch.arm(x.deadline)
+	}
+}
+
+// announce tells the next proxy who sends the request, and how often it was tried.
+func (x *exchange) announce() {
+	r := &x.req
+	if x.b.spec.Direction == model.Inbound {
+		return
+	}
+	x.spare = strconv.AppendInt(x.spare[:0], int64(x.tries), 10)
+	r.SetBytes(message.XEnvoyAttemptCount, "x-envoy-attempt-count", x.spare)
+	if x.member != nil && x.member.Spec.Sidecar {
+		r.SetBytes(message.XOutriderPeer, "x-outrider-peer", x.b.peer)
+	}
+}
+
+// pause waits, in an exchange that has no endpoint now; false means that its time is over, or its client has gone.
+func (x *exchange) pause(d time.Duration) bool {
+	if d <= 0 {
+		return !x.watch.over()
+	}
+	x.watch.arm(x.deadline)
+	return x.watch.sleep(d, nil)
+}
+
+// broke decides what ended a wait for the endpoint with err: this side of the exchange, as its time is over, its client has
+// gone or its body is broken; then stopped is true.
+func (x *exchange) broke(err error) (v verdict, stopped bool) {
+	switch {
+	case x.watch.over() || x.deadline <= now():
+		if x.watch.over() && x.watch.guard.why() == vanished {
+			x.vanish()
+			return over, true
+		}
+		return x.fail(x.late(), unknown), true
+	case x.pump != nil && x.pump.failed(err):
+		x.pumpFailed()
+		return over, true
+	}
+	return failed, false
+}
+
+// late is what an exchange ends for whose time is over.
+func (x *exchange) late() outcome {
+	switch {
+	case x.tryDeadline < x.deadline && now() < x.deadline:
+		return upstreamTimeout
+	case x.asked:
+		return clientDeadline
+	}
+	return routeTimeout
+}
+
+// unanswered tells the client why there is no answer.
+func (x *exchange) unanswered() {
+	f := &x.failure
+	x.say(f.outcome, f.status, f.why)
+}

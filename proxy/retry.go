@@ -1,0 +1,180 @@
+package proxy
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/proxy/balance"
+	"github.com/outrider-mesh/outrider/proxy/limit"
+	"github.com/outrider-mesh/outrider/wire/message"
+)
+
+// conditions are what a request may be sent again for, Envoy's retry_on.
+type conditions uint16
+
+const (
+	on5xx conditions = 1 << iota
+	onGatewayError
+	onReset
+	onResetBeforeRequest
+	onConnectFailure
+	onRateLimited
+	on4xx
+	onRefusedStream
+	onStatuses
+)
+
+// The gRPC statuses are conditions of their own: a bit for each code.
+var retryGRPC = map[string]uint32{
+	"cancelled": 1 << 1, "deadline-exceeded": 1 << 4, "resource-exhausted": 1 << 8, "internal": 1 << 13, "unavailable": 1 << 14,
+}
+
+var retryOn = map[string]conditions{
+	"5xx": on5xx, "gateway-error": onGatewayError, "reset": onReset, "reset-before-request": onResetBeforeRequest,
+	"connect-failure": onConnectFailure, "envoy-ratelimited": onRateLimited, "retriable-4xx": on4xx,
+	"refused-stream": onRefusedStream, "retriable-status-codes": onStatuses,
+}
+
+// retries is a model.Retries as exchanges ask it.
+type retries struct {
+	spec       *model.Retries
+	attempts   uint32
+	on         conditions
+	grpc       uint32
+	statuses   [10]uint64 // below 640
+	base, most int64      // of the back-off, nanoseconds
+	allowance  *limit.Allowance
+}
+
+// atOnce is for routes that say nothing of retries: what no endpoint has processed is sent to another at once.
+var atOnce = &retries{spec: &model.Retries{}, attempts: 2, on: onConnectFailure | onRefusedStream}
+
+// defaultBackoff is the base of the wait between attempts (Envoy's retry_back_off).
+const defaultBackoff = 25 * time.Millisecond
+
+// newRetries resolves s, nil being atOnce.
+func newRetries(s *model.Retries) (*retries, error) {
+	if s == nil {
+		return atOnce, nil
+	}
+	r := &retries{spec: s, attempts: s.Attempts, base: int64(s.Backoff)}
+	if r.base == 0 {
+		r.base = int64(defaultBackoff)
+	}
+	r.most = 10 * r.base
+	for _, name := range s.On {
+		if on, ok := retryOn[name]; ok {
+			r.on |= on
+		} else if code, ok := retryGRPC[name]; ok {
+			r.grpc |= code
+		} else {
+			return nil, fmt.Errorf("cannot retry on %q: there is no such condition", name)
+		}
+	}
+	for _, status := range s.Statuses {
+		if status < 100 || status >= 600 {
+			return nil, fmt.Errorf("cannot retry on the status %d: there is no such status", status)
+		}
+		r.statuses[status>>6] |= 1 << (status & 63)
+	}
+	return r, nil
+}
+
+// keep is how many bytes of a body are kept to be sent again.
+func (r *retries) keep() int {
+	if r.spec.MaxBody > 0 {
+		return int(r.spec.MaxBody)
+	}
+	return keptBody
+}
+
+// wait returns how long to wait before the n-th retry: random, and longer each time (Envoy's exponential back-off).
+func (r *retries) wait(n int, random *balance.Rand) time.Duration {
+	if r.base == 0 {
+		return 0
+	}
+	span := r.base * (1<<min(n, 10) - 1)
+	return time.Duration(min(int64(random.N(int(span))), r.most))
+}
+
+// wants says whether the policy names what became of an attempt.
+func (r *retries) wants(x *exchange, v verdict) bool {
+	if v == answered {
+		return r.wantsAnswer(&x.res, x.grpc)
+	}
+	anyReset := on5xx | onGatewayError | onReset
+	switch x.failure.outcome {
+	case upstreamConnect:
+		return r.on&(anyReset|onConnectFailure|onResetBeforeRequest) != 0
+	case upstreamReset, upstreamProtocol:
+		switch x.failure.fate {
+		case unsent:
+			return r.on&(anyReset|onResetBeforeRequest) != 0
+		case unhandled:
+			return r.on&(anyReset|onRefusedStream) != 0
+		}
+		return r.on&anyReset != 0
+	case upstreamTimeout:
+		return r.on&anyReset != 0
+	}
+	return false
+}
+
+func (r *retries) wantsAnswer(res *message.Response, grpc bool) bool {
+	if _, limited := res.Lookup("x-envoy-ratelimited"); limited {
+		return r.on&onRateLimited != 0
+	}
+	if grpc && r.grpc != 0 && res.Status == 200 {
+		code := grpcStatus(&res.Head)
+		return code >= 0 && code < 32 && r.grpc&(1<<code) != 0
+	}
+	s := res.Status
+	return s >= 500 && r.on&on5xx != 0 ||
+		s >= 502 && s <= 504 && r.on&onGatewayError != 0 ||
+		s == 409 && r.on&on4xx != 0 ||
+		r.on&onStatuses != 0 && s < 640 && r.statuses[s>>6]&(1<<(s&63)) != 0
+}
+
+// safe says whether another attempt cannot do harm that the configuration has not agreed to: no endpoint has processed the
+// request, it may be processed twice, or the conditions were named by the user.
+func (x *exchange) safe(r *retries, v verdict) bool {
+	return v == failed && x.failure.fate != unknown || r.spec.Unsafe || idempotent(x.req.Method())
+}
+
+// retry decides whether the request is to be sent once more after an attempt that ended so. Without another attempt, what
+// the last one brought stands.
+func (x *exchange) retry(v verdict) bool {
+	r := x.retries()
+	if !r.wants(x, v) || !x.safe(r, v) || x.told {
+		return false
+	}
+	if r == atOnce && len(x.target.cluster.Members) < 2 && x.failure.fate == unsent {
+		return false // there is no other to be asked
+	}
+	if x.tries > int(r.attempts) {
+		if x.tries > 1 {
+			x.flags |= telemetry.URX
+		}
+		return false
+	}
+	if r.allowance != nil && !r.allowance.Retry(now()) {
+		x.flags |= telemetry.UO
+		return false
+	}
+	if x.pump != nil && !x.pump.body.claim() {
+		x.conn.proxy.stats.unkept.Add(1)
+		return false
+	}
+	x.conn.proxy.stats.retried.Add(1)
+	return true
+}
+
+// retries is the policy for the exchange.
+func (x *exchange) retries() *retries {
+	if x.rule == nil || x.rule.retries == nil {
+		return atOnce
+	}
+	return x.rule.retries
+}
