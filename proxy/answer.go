@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
@@ -72,7 +73,7 @@ func (x *exchange) sayGRPC(o outcome, code int, why string) {
 	res.Add("content-type", "application/grpc")
 	x.spare = strconv.AppendInt(x.spare[:0], int64(code), 10)
 	res.SetBytes(message.GRPCStatus, "grpc-status", x.spare)
-	if why != "" {
+	if why = strings.TrimRight(why, "\r\n"); why != "" { // the end of a text, but not of a message
 		x.spare = appendGRPCMessage(x.spare[:0], why)
 		res.SetBytes(message.Other, "grpc-message", x.spare)
 	}

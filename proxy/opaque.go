@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
@@ -91,11 +92,13 @@ func (x *exchange) unreached() {
 }
 
 // flow is a tunnel as the metrics see it: what has passed is told while it lasts, from the kernel's own counts, as the
-// bytes themselves may never come up to this process.
+// bytes themselves may never come up to this process. Where the kernel sees other bytes than the tunnel's (TLS that ends
+// here, the frames of HTTP/2), who copies them counts.
 type flow struct {
 	edge           *telemetry.TCP
-	client         *link.Link
+	client         *link.Link   // nil where the kernel's counts say nothing
 	base           link.Traffic // of the client's connection when the tunnel began
+	there, back    atomic.Int64 // bytes copied, without the kernel's counts
 	sent, received int64        // told so far; the sweeper's until the tunnel has ended
 }
 
@@ -108,17 +111,35 @@ func (f *flow) tell(sent, received int64) {
 	}
 }
 
-// look tells what the kernel has counted.
+// look tells what was counted.
 func (f *flow) look() {
+	if f.client == nil {
+		f.tell(f.back.Load(), f.there.Load())
+		return
+	}
 	if t, ok := f.client.Traffic(); ok {
 		f.tell(t.Sent-f.base.Sent, t.Received-f.base.Received)
 	}
 }
 
-// openFlow counts the tunnel as open and lets the sweeper look after it.
+// counts are where copied bytes are counted, nil for either where the kernel counts them.
+func (f *flow) counts() (there, back *atomic.Int64) {
+	if f == nil || f.client != nil {
+		return nil, nil
+	}
+	return &f.there, &f.back
+}
+
+// openFlow counts the tunnel as open and lets the sweeper look after it. What was read and is not the tunnel's (the head
+// of CONNECT), and what was said of ours, does not count; what the client has said already and nobody has read, does.
 func (x *exchange) openFlow() *flow {
-	f := &flow{edge: x.edge(), client: &x.conn.link}
-	f.base, _ = f.client.Traffic()
+	f := &flow{edge: x.edge()}
+	if base, ok := x.conn.link.Used(); ok && x.stream == nil {
+		if x.conn.in != nil {
+			base.Received -= int64(x.conn.in.Len())
+		}
+		f.client, f.base = &x.conn.link, base
+	}
 	f.edge.Opened(0)
 	x.conn.proxy.flows.add(f)
 	return f

@@ -168,7 +168,7 @@ func (x *exchange) open(s *upstream.Shared) error {
 		x.toConnect()
 	}
 	call := mux.GetCall(s.Mux)
-	if err := call.Open(&x.req, !x.streams && x.inline == 0 && !x.req.Upgrade); err != nil {
+	if err := call.OpenWithin(x.target.cluster.Spec.MaxStreams, &x.req, !x.streams && x.inline == 0 && !x.req.Upgrade); err != nil {
 		call.Release()
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/wire/http1"
@@ -108,9 +109,11 @@ func (x *exchange) tunnel() {
 	if x.watch.arm(never) && x.up != nil {
 		x.up.Resume()
 	}
+	var countThere, countBack *atomic.Int64
 	if x.raw {
 		f := x.openFlow()
 		defer x.closeFlow(f)
+		countThere, countBack = f.counts()
 		if x.member != nil { // balancers count connections here, where there are no requests to count
 			x.member.Host.Active.Add(1)
 			defer x.member.Host.Active.Add(-1)
@@ -125,17 +128,17 @@ func (x *exchange) tunnel() {
 			}
 		}
 		if x.stream == nil && x.call == nil {
-			x.received += forwardBytes(&x.up.Link, &c.link, c.in)
+			x.received += forwardBytes(&x.up.Link, &c.link, c.in, countThere)
 			c.in = nil
 			return
 		}
-		x.received += x.tunnelThere()
+		x.received += x.tunnelThere(countThere)
 	})
 	if x.stream == nil && x.call == nil {
-		x.sent += forwardBytes(&c.link, &x.up.Link, x.answer)
+		x.sent += forwardBytes(&c.link, &x.up.Link, x.answer, countBack)
 		x.answer = nil
 	} else {
-		x.sent += x.tunnelBack()
+		x.sent += x.tunnelBack(countBack)
 	}
 	there.Wait()
 	if x.stream != nil {
@@ -144,7 +147,7 @@ func (x *exchange) tunnel() {
 }
 
 // tunnelThere copies from the client where one side at least is a stream.
-func (x *exchange) tunnelThere() int64 {
+func (x *exchange) tunnelThere(count *atomic.Int64) int64 {
 	var in inflow
 	var out outflow
 	var written int64
@@ -159,7 +162,7 @@ func (x *exchange) tunnelThere() int64 {
 	} else {
 		out = outflow{link: &x.up.Link, raw: true, started: new(bool), bytes: &written}
 	}
-	n, failed, lost := carry(to, from, nil)
+	n, failed, lost := carry(counting(to, count), from, nil)
 	if failed != nil || lost != nil {
 		x.tear()
 	}
@@ -167,7 +170,7 @@ func (x *exchange) tunnelThere() int64 {
 }
 
 // tunnelBack copies from the endpoint.
-func (x *exchange) tunnelBack() int64 {
+func (x *exchange) tunnelBack(count *atomic.Int64) int64 {
 	var in inflow
 	var out outflow
 	var written int64
@@ -182,11 +185,45 @@ func (x *exchange) tunnelBack() int64 {
 	} else {
 		out = outflow{link: &x.conn.link, raw: true, started: new(bool), bytes: &written}
 	}
-	n, failed, lost := carry(to, from, nil)
+	n, failed, lost := carry(counting(to, count), from, nil)
 	if failed != nil || lost != nil {
 		x.tear()
 	}
 	return n
+}
+
+// countedSink is a sink whose bytes are counted as they are taken.
+type countedSink struct {
+	sink
+	n *atomic.Int64
+}
+
+func counting(to sink, n *atomic.Int64) sink {
+	if n == nil {
+		return to
+	}
+	return countedSink{to, n}
+}
+
+// Send sends a piece.
+func (c countedSink) Send(p []byte, end bool) error {
+	err := c.sink.Send(p, end)
+	if err == nil {
+		c.n.Add(int64(len(p)))
+	}
+	return err
+}
+
+// countedBytes is a writer whose bytes are counted.
+type countedBytes struct {
+	io.Writer
+	n *atomic.Int64
+}
+
+func (c countedBytes) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // tear ends both sides of a tunnel so that it looks like a failure.
@@ -206,17 +243,25 @@ func (x *exchange) tear() {
 	}
 }
 
-// forwardBytes sends first and then all that src gives to dst, and passes the end on. On Linux the kernel moves the bytes.
-func forwardBytes(dst, src *link.Link, first *link.Buffer) (n int64) {
+// forwardBytes sends first and then all that src gives to dst, and passes the end on. On Linux the kernel moves the bytes,
+// unless they are to be counted one by one.
+func forwardBytes(dst, src *link.Link, first *link.Buffer, count *atomic.Int64) (n int64) {
 	var err error
 	if first != nil {
 		n = int64(first.Len())
 		_, err = dst.Write(first.Bytes())
 		link.PutBuffer(first)
+		if count != nil {
+			count.Add(n)
+		}
 	}
 	if err == nil {
+		to := io.Writer(dst.Conn())
+		if count != nil {
+			to = countedBytes{to, count}
+		}
 		var m int64
-		m, err = io.Copy(dst.Conn(), src.Conn())
+		m, err = io.Copy(to, src.Conn())
 		n += m
 	}
 	if err == nil && dst.CloseWrite() == nil {

@@ -115,6 +115,7 @@ func (c *CORS) Preflight(r *message.Request, resp *message.Response) bool {
 		put(resp, allowHeaders, c.headers)
 	}
 	put(resp, maxAge, c.maxAge)
+	put(resp, exposeHeaders, c.expose) // browsers ask the answer itself for it; Envoy gives it here as well
 	return true
 }
 

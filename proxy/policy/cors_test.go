@@ -33,7 +33,7 @@ func TestCORS(t *testing.T) {
 			t.Errorf("%s: handled %v\n%s", origin, ok, got)
 		}
 	}
-	all := "access-control-allow-credentials: true\naccess-control-allow-methods: GET,PUT\naccess-control-allow-headers: x-a,x-b\naccess-control-max-age: 90\n"
+	all := "access-control-allow-credentials: true\naccess-control-allow-methods: GET,PUT\naccess-control-allow-headers: x-a,x-b\naccess-control-max-age: 90\naccess-control-expose-headers: x-c\n"
 	f(c, "https://a.example", true, "access-control-allow-origin: https://a.example\n"+all)
 	f(c, "https://x.b.example", true, "access-control-allow-origin: https://x.b.example\n"+all)
 	f(c, "https://c.example", false, "")

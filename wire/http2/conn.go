@@ -282,10 +282,14 @@ func (c *Conn) Streams() int {
 }
 
 // Room returns how many more streams Open would open now (client), with no more than most open at a time; 0 sets no bound
-// but the peer's.
+// but the peer's. Others may open some before the caller does: OpenWithin keeps to the bound.
 func (c *Conn) Room(most uint32) int {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
+	return c.roomWithin(most)
+}
+
+func (c *Conn) roomWithin(most uint32) int {
 	n := c.room()
 	if most > 0 {
 		n = min(n, int(most)-c.streams.n)

@@ -321,6 +321,9 @@ func TestMaxStreams(t *testing.T) {
 		t.Error(err)
 	}
 	streams[1].Release()
+	if _, err := p.client.OpenWithin(2, get("/"), nil, true); !errors.Is(err, ErrNoStreams) || p.client.Room(2) != 0 {
+		t.Error("a bound of our own is passed over:", err)
+	}
 	open(t, p, get("/"), true)
 	p.run()
 	if p.server.err != nil || p.server.Streams() != 3 {

@@ -58,6 +58,11 @@ func (s *Stream) Err() *Error { return s.err }
 // Open opens a stream and sends the request's head (client); end says that no body follows. owner becomes s.Owner.
 // It fails with ErrNoStreams or ErrHead, and then nothing was sent.
 func (c *Conn) Open(r *message.Request, owner any, end bool) (*Stream, error) {
+	return c.OpenWithin(0, r, owner, end)
+}
+
+// OpenWithin is Open that fails with ErrNoStreams, too, where most streams are open already; 0 sets no bound but the peer's.
+func (c *Conn) OpenWithin(most uint32, r *message.Request, owner any, end bool) (*Stream, error) {
 	s := pool.Get().(*Stream)
 	method := r.Method()
 	*s = Stream{
@@ -66,7 +71,7 @@ func (c *Conn) Open(r *message.Request, owner any, end bool) (*Stream, error) {
 	}
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	if c.room() == 0 {
+	if c.roomWithin(most) == 0 {
 		pool.Put(s)
 		return nil, ErrNoStreams
 	}

@@ -176,3 +176,13 @@ func (l *Link) Traffic() (t Traffic, ok bool) {
 	_ = l.raw.Control(func(fd uintptr) { t, ok = traffic(int(fd)) })
 	return t, ok
 }
+
+// Used is Traffic as it will be once the peer has acknowledged all that was written, without what nobody has read yet:
+// what Traffic says later, less this, has been written and read since, or waits to be read.
+func (l *Link) Used() (t Traffic, ok bool) {
+	if l.Secured() {
+		return Traffic{}, false
+	}
+	_ = l.raw.Control(func(fd uintptr) { t, ok = used(int(fd)) })
+	return t, ok
+}

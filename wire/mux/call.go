@@ -126,10 +126,14 @@ func (c *Call) Accept(s *http2.Stream, end bool) {
 
 // Open opens a stream and sends the request's head (client), without flushing; end says that no body follows. It fails with
 // http2.ErrNoStreams or http2.ErrHead, and then nothing was sent and c can be used again.
-func (c *Call) Open(r *message.Request, end bool) error {
+func (c *Call) Open(r *message.Request, end bool) error { return c.OpenWithin(0, r, end) }
+
+// OpenWithin is Open that fails with http2.ErrNoStreams, too, where most streams are open already; 0 sets no bound but the
+// peer's.
+func (c *Call) OpenWithin(most uint32, r *message.Request, end bool) error {
 	c.mu.Lock() // until c.s is set: the answer may come at once
 	defer c.mu.Unlock()
-	s, err := c.mux.HTTP.Open(r, c, end)
+	s, err := c.mux.HTTP.OpenWithin(most, r, c, end)
 	if err == nil {
 		c.s = s
 	}
