@@ -20,11 +20,25 @@ func findOutrider(b *bench) (string, string, error) {
 	return b.outrider, "of this checkout", b.outriderErr
 }
 
+// baseVariable names another build of the proxy, to be measured beside this one.
+const baseVariable = "OUTRIDER_BASE"
+
+func findBase(*bench) (string, string, error) {
+	path := os.Getenv(baseVariable)
+	if _, err := os.Stat(path); err != nil {
+		return "", "", fmt.Errorf("%s: %w", baseVariable, err)
+	}
+	return path, "from " + baseVariable, nil
+}
+
 // outriderCommand writes one snapshot with a listener of each direction; the one that e names is at listen, the others
 // at any free port.
 func outriderCommand(b *bench, e *entrant, listen, dir string) ([]string, error) {
 	at := map[string]string{outboundName: "127.0.0.1:0", inboundName: "127.0.0.1:0", gatewayName: "127.0.0.1:0"}
 	at[e.name] = listen
+	if e.name == baseName {
+		at[outboundName] = listen
+	}
 	s := newMesh(b.backendAddresses(e.lane)).snapshot(e.lane, at, b.identity)
 	if err := s.Validate(); err != nil {
 		return nil, fmt.Errorf("the snapshot is not valid: %w", err)

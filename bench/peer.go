@@ -35,9 +35,21 @@ type peer struct {
 const (
 	nginxName, haproxyName, bareName, meshName = "nginx", "haproxy", "envoy-bare", "envoy-mesh"
 	outboundName, inboundName, gatewayName     = "outrider-out", "outrider-in", "outrider-gateway"
+	baseName                                   = "outrider-base"
 )
 
 func allPeers() []*peer {
+	all := standingPeers()
+	if os.Getenv(baseVariable) != "" {
+		base := *all[0]
+		base.name, base.about, base.find = baseName, "another build of outrider-proxy, configured as outrider-out", findBase
+		all = append(all, &base)
+	}
+	return all
+}
+
+// standingPeers are those that every report speaks of, outrider-out first.
+func standingPeers() []*peer {
 	return []*peer{
 		{
 			name: outboundName, about: "outrider-proxy, outbound: 50 virtual hosts, a 90/10 split, least request, metrics, limits; TCP: the split, metrics",

@@ -72,6 +72,7 @@ type Proxy struct {
 	flows    flows
 	stats    stats
 	floods   http2.Stats
+	crew     crew
 
 	// change serialises Apply, Drain and Close.
 	change     sync.Mutex
@@ -231,6 +232,7 @@ func (p *Proxy) Drain(ctx context.Context) error {
 	p.die()
 	p.awake() // only now: it is the sweeper that notices an exchange that cut came too early for
 	p.sweeping.Wait()
+	p.crew.close()
 	p.upstream.Close()
 	return err
 }

@@ -145,7 +145,7 @@ func (s *session) tell() {
 	}
 }
 
-// Request begins an exchange, in a goroutine of its own.
+// Request begins an exchange, in a goroutine of its own: one of the crew's.
 func (s *session) Request(st *http2.Stream, r *message.Request, end bool) {
 	x := getExchange(s.conn)
 	*r, x.req = x.req, *r
@@ -169,7 +169,7 @@ func (s *session) Request(st *http2.Stream, r *message.Request, end bool) {
 	s.streams[k] = struct{}{}
 	s.mu.Unlock()
 	s.serving.Add(1)
-	go k.serve() // multiplex waits for it
+	s.conn.proxy.crew.run(k) // multiplex waits for it
 }
 
 // serve is the life of an exchange on HTTP/2.

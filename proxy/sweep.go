@@ -254,6 +254,7 @@ func (p *Proxy) sweep(ctx context.Context) {
 		if t-lastTidy >= int64(time.Second) {
 			lastTidy = t
 			p.upstream.Sweep(t)
+			p.crew.trim()
 			if seconds++; seconds%flowSeconds == 0 {
 				p.flows.look()
 				for _, c := range p.conns.list(nil) {
