@@ -144,6 +144,7 @@ func (c *conn) retire() {
 		return
 	}
 	c.watch.retire(c.link.InterruptRead)
+	c.watch.hasten()
 }
 
 // tell counts what passes on exchanges that last.

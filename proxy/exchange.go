@@ -88,6 +88,7 @@ type exchange struct {
 	routes          route.Scratch
 	edits           policy.Scratch
 	hash            balance.Scratch
+	resting         *hold // kept for the next one
 }
 
 var exchanges = sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, 1<<10), rand: balance.NewRand(rand.Uint64())} }}
@@ -114,7 +115,7 @@ func putExchange(x *exchange) {
 	x.trailers.Reset()
 	*x = exchange{
 		req: x.req, res: x.res, trailers: x.trailers,
-		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash,
+		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash, resting: x.resting,
 		down: outflow{out: x.down.out[:0]}, picked: x.picked[:0],
 	}
 	exchanges.Put(x)
@@ -310,6 +311,9 @@ func (x *exchange) normalize() bool {
 // admit runs the gates before forwarding, in their order; false means that one of them has answered.
 func (x *exchange) admit() bool {
 	r := x.rule
+	if r.fault != nil && !x.inject(r.fault) {
+		return false
+	}
 	if r.cors != nil {
 		if handled := r.cors.Preflight(&x.req, &x.res); handled {
 			x.reply(configured)

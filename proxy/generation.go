@@ -22,6 +22,7 @@ type generation struct {
 	snapshot *model.Snapshot
 	bindings map[string]*binding // by listener name
 	change   *upstream.Change
+	gates    *gates
 }
 
 // binding is what one listener runs in one generation. An exchange loads it once and keeps it to its end.
@@ -83,11 +84,12 @@ func (p *Proxy) build(s *model.Snapshot) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &generation{snapshot: s, bindings: map[string]*binding{}, change: change}
+	g := &generation{snapshot: s, bindings: map[string]*binding{}, change: change, gates: newGates(p.generation.Load())}
 	if err := g.bind(p, paths); err != nil {
 		g.discard(p)
 		return nil, err
 	}
+	g.gates.before = nil
 	return g, nil
 }
 
@@ -135,6 +137,7 @@ func (g *generation) table(t *model.Table) (*route.Table[*rule], error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %s %s/%s: %s: %w", r.Origin.File, r.Origin.Line, r.Origin.Kind, r.Origin.Namespace, r.Origin.Name, r.Origin.Rule, err)
 		}
+		g.gates.guard(r, made)
 		return made, nil
 	})
 }

@@ -23,6 +23,7 @@ const (
 	clientGone
 	denied
 	loop
+	faultAbort
 	outcomeCount
 )
 
@@ -50,6 +51,7 @@ var endings = [outcomeCount]ending{
 	clientGone:        {name: "client_gone", flags: telemetry.DC},
 	denied:            {name: "denied_by_policy", status: 502, flags: telemetry.NR, body: "the destination is not part of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY"},
 	loop:              {name: "loop", status: 508, flags: telemetry.NR, body: "the request would come back to this proxy"},
+	faultAbort:        {name: "fault_abort", status: 503, flags: telemetry.FI, body: faultText},
 }
 
 // String returns the name that users see.

@@ -18,6 +18,7 @@ type rule struct {
 	redirect *policy.Redirect
 	reply    *reply
 	// Of a route:
+	fault          *fault
 	targets        []target
 	split          *balance.Split // nil with a single target
 	rewrite        *policy.Rewrite

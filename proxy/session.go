@@ -88,6 +88,9 @@ func (s *session) retire() {
 	if first {
 		s.leaving = max(now(), 1)
 	}
+	for k := range s.streams {
+		k.watch.hasten()
+	}
 	s.mu.Unlock()
 	if first {
 		s.m.Shutdown()

@@ -58,6 +58,9 @@ func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descAccepted, descRefused, descOpen, descResent, descActive, descConns, descOpened, descFailed} {
 		ch <- d
 	}
+	for _, d := range gateDescs {
+		ch <- d
+	}
 }
 
 // Collect reads the counters when somebody asks: the exchanges pay nothing for it.
@@ -72,6 +75,9 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 	counter(descRefused, p.stats.refused.Load())
 	counter(descResent, p.stats.resent.Load())
 	gauge(descOpen, p.conns.count())
+	if g := p.generation.Load(); g != nil {
+		g.gates.collect(counter)
+	}
 	told := map[[4]string]bool{} // a configuration may name an endpoint twice; a scrape with a series twice fails as a whole
 	for _, c := range p.upstream.Current() {
 		for i := range c.Members {

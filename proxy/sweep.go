@@ -113,6 +113,8 @@ type watch struct {
 	call atomic.Pointer[mux.Call]
 	// bell wakes an exchange that waits for nothing but time, or for another exchange.
 	bell atomic.Pointer[chan struct{}]
+	// hold is what it waits on while it waits for nothing but time, and a drain.
+	hold atomic.Pointer[hold]
 }
 
 // arm begins a busy phase that may last until deadline. It reports whether the phase before was ended from outside: the
@@ -146,6 +148,7 @@ func (w *watch) interrupt() {
 		default:
 		}
 	}
+	w.hasten()
 }
 
 // sleep waits for d, or until done is closed or sent to (nil never is); false means that the phase was ended before.
