@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"slices"
 	"strconv"
 	"time"
 
@@ -105,7 +104,7 @@ func (x *exchange) pick() (*upstream.Endpoint, verdict) {
 	}
 	i := -1
 	if x.tries > 1 && !x.retries().spec.SameHosts {
-		i = x.other(c)
+		i = c.Balancer.PickOther(k, &x.rand, x.picked, x.retries().spec.RemoteLocalities)
 	} else {
 		i = c.Balancer.Pick(k, &x.rand)
 	}
@@ -115,25 +114,6 @@ func (x *exchange) pick() (*upstream.Endpoint, verdict) {
 	x.member = &c.Members[i]
 	x.picked = append(x.picked, i)
 	return x.member.Endpoint, failed
-}
-
-// other picks an endpoint that was not tried: drawn where a few draws find one (Istio's hostSelectionRetryMaxAttempts), else
-// the next one from anywhere. Where all were tried, any.
-func (x *exchange) other(c *upstream.Cluster) int {
-	i := -1
-	for range 5 {
-		if i = c.Balancer.Pick(balance.Key{}, &x.rand); i < 0 || !slices.Contains(x.picked, i) {
-			return i
-		}
-	}
-	n := len(c.Members)
-	from := x.rand.N(n)
-	for k := range n {
-		if j := (from + k) % n; !slices.Contains(x.picked, j) {
-			return j
-		}
-	}
-	return i
 }
 
 // dialled finds the endpoint that the request itself names.

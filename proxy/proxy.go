@@ -105,7 +105,7 @@ func New(o Options) *Proxy {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	p.upstream = upstream.NewSet(o.Metrics, p.log, p.speak2)
+	p.upstream = upstream.NewSet(o.Metrics, p.log, p.speak2, now)
 	p.countFloods()
 	p.life, p.die = context.WithCancel(context.Background())
 	ctx, cancel := context.WithCancel(context.Background())

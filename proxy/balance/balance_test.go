@@ -14,7 +14,7 @@ import (
 func hostsOf(weights ...uint32) []*Host {
 	var hosts []*Host
 	for i, w := range weights {
-		hosts = append(hosts, &Host{Key: fmt.Sprintf("127.1.0.%d:8080", i+1), Weight: w})
+		hosts = append(hosts, &Host{Key: fmt.Sprintf("127.1.0.%d:8080", i+1), Weight: w, Vitals: &Vitals{}})
 	}
 	return hosts
 }
@@ -29,7 +29,7 @@ func equal(n int) []*Host {
 
 func balancer(t testing.TB, policy model.Policy, hosts []*Host, previous Balancer) Balancer {
 	t.Helper()
-	b, err := New(model.LoadBalancer{Policy: policy}, hosts, previous)
+	b, err := New(model.LoadBalancer{Policy: policy}, hosts, previous, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestNoHosts(t *testing.T) {
 func TestBadBalancers(t *testing.T) {
 	f := func(lb model.LoadBalancer, n int, want string) {
 		t.Helper()
-		if _, err := New(lb, equal(n), nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := New(lb, equal(n), nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: got %v, want an error with %q", lb, err, want)
 		}
 	}
@@ -453,7 +453,7 @@ func TestPickDoesNotAllocate(t *testing.T) {
 
 func BenchmarkPick(b *testing.B) {
 	for _, policy := range []model.Policy{model.RoundRobin, model.LeastRequest, model.Random, model.RingHash, model.Maglev} {
-		for name, hosts := range map[string][]*Host{"equal": equal(100), "weighted": append(equal(99), &Host{Key: "127.1.1.1:8080", Weight: 7})} {
+		for name, hosts := range map[string][]*Host{"equal": equal(100), "weighted": append(equal(99), &Host{Key: "127.1.1.1:8080", Weight: 7, Vitals: &Vitals{}})} {
 			b.Run(fmt.Sprint(policy, "/", name), func(b *testing.B) {
 				l, r := balancer(b, policy, hosts, nil), NewRand(1)
 				b.ReportAllocs()

@@ -36,11 +36,11 @@ func TestRingIsEnvoys(t *testing.T) {
 		{15516499411664133160, 94},
 		{16117243373044804889, 90},
 	}
-	l, err := New(model.LoadBalancer{Policy: model.RingHash, TableSize: 12}, ports(1, 1, 1, 1, 1, 1), nil)
+	l, err := New(model.LoadBalancer{Policy: model.RingHash, TableSize: 12}, ports(1, 1, 1, 1, 1, 1), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := l.(*ring)
+	b := l.(*hashing).table.(*ring)
 	if len(b.points) != len(want) {
 		t.Fatalf("%d points, want %d", len(b.points), len(want))
 	}
@@ -52,7 +52,7 @@ func TestRingIsEnvoys(t *testing.T) {
 	r := NewRand(1)
 	f := func(hash uint64, want int) {
 		t.Helper()
-		if got := b.Pick(Key{hash, true}, &r); got != want {
+		if got := l.Pick(Key{hash, true}, &r); got != want {
 			t.Errorf("hash %d: host %d, want %d", hash, got, want)
 		}
 	}
@@ -67,7 +67,7 @@ func TestRingIsEnvoys(t *testing.T) {
 func TestMaglevIsEnvoys(t *testing.T) {
 	f := func(hosts []*Host, want ...int) {
 		t.Helper()
-		b, err := New(model.LoadBalancer{Policy: model.Maglev, TableSize: uint64(len(want))}, hosts, nil)
+		b, err := New(model.LoadBalancer{Policy: model.Maglev, TableSize: uint64(len(want))}, hosts, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

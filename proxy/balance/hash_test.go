@@ -61,14 +61,14 @@ func TestHashDisturbance(t *testing.T) {
 	f := func(policy model.Policy, size uint64, most float64) {
 		t.Helper()
 		lb := model.LoadBalancer{Policy: policy, TableSize: size}
-		all, err := New(lb, ten, nil)
+		all, err := New(lb, ten, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for gone := range ten {
 			var nine []*Host
 			nine = append(append(nine, ten[:gone]...), ten[gone+1:]...)
-			fewer, err := New(lb, nine, nil)
+			fewer, err := New(lb, nine, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,29 +97,34 @@ func TestHashDisturbance(t *testing.T) {
 }
 
 func TestHashTablesAreKept(t *testing.T) {
-	for _, policy := range []model.Policy{model.RingHash, model.Maglev} {
+	f := func(policy model.Policy, size uint64, hosts []*Host, kept bool) {
+		t.Helper()
 		b := balancer(t, policy, equal(4), nil)
-		if balancer(t, policy, equal(4), b) != b {
-			t.Errorf("%s: the same hosts got a new table", policy)
+		other, err := New(model.LoadBalancer{Policy: policy, TableSize: size}, hosts, b, nil)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if balancer(t, policy, hostsOf(1, 1, 1, 2), b) == b || balancer(t, policy, equal(5), b) == b {
-			t.Errorf("%s: other hosts kept the table", policy)
+		if (other.(*hashing).table == b.(*hashing).table) != kept {
+			t.Errorf("%s, size %d, %d hosts: kept is not %v", policy, size, len(hosts), kept)
 		}
-		if other, err := New(model.LoadBalancer{Policy: policy, TableSize: 2053}, equal(4), b); err != nil || other == b {
-			t.Errorf("%s: another size kept the table", policy)
-		}
+	}
+	for _, policy := range []model.Policy{model.RingHash, model.Maglev} {
+		f(policy, 0, equal(4), true)
+		f(policy, 0, hostsOf(1, 1, 1, 2), false)
+		f(policy, 0, equal(5), false)
+		f(policy, 2053, equal(4), false)
 	}
 }
 
 func TestRingSize(t *testing.T) {
 	f := func(size uint64, hosts []*Host, want ...int) {
 		t.Helper()
-		b, err := New(model.LoadBalancer{Policy: model.RingHash, TableSize: size}, hosts, nil)
+		b, err := New(model.LoadBalancer{Policy: model.RingHash, TableSize: size}, hosts, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := make([]int, len(hosts))
-		for _, o := range b.(*ring).owners {
+		for _, o := range b.(*hashing).table.(*ring).owners {
 			got[o]++
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {

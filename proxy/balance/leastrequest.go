@@ -7,7 +7,11 @@ func newLeastRequest(hosts []*Host, previous Balancer) Balancer {
 		return nobody{}
 	}
 	if sameWeights(hosts) {
-		return twoChoices(hosts)
+		choices := make(twoChoices, len(hosts))
+		for i, h := range hosts {
+			choices[i] = h.Vitals
+		}
+		return choices
 	}
 	if p, ok := previous.(*weightedLeastRequest); ok && p.over(hosts) {
 		return p
@@ -17,7 +21,7 @@ func newLeastRequest(hosts []*Host, previous Balancer) Balancer {
 
 // twoChoices draws two hosts with replacement; the second wins only with strictly fewer exchanges under way (Envoy's
 // choice_count 2). Of two hosts the busier one is picked a quarter of the time: when both draws meet it.
-type twoChoices []*Host
+type twoChoices []*Vitals
 
 func (b twoChoices) Pick(_ Key, r *Rand) int {
 	if len(b) == 1 {
@@ -60,13 +64,13 @@ func newWeightedLeastRequest(hosts []*Host) *weightedLeastRequest {
 	return b
 }
 
-// over says whether b picks among these very hosts.
+// over says whether b picks among these very endpoints, of these weights.
 func (b *weightedLeastRequest) over(hosts []*Host) bool {
 	if len(b.hosts) != len(hosts) {
 		return false
 	}
 	for i, h := range hosts {
-		if b.hosts[i] != h {
+		if !b.hosts[i].alike(h) {
 			return false
 		}
 	}

@@ -21,7 +21,7 @@ type maglev struct {
 	table []int32 // host by hash modulo size
 }
 
-func newMaglev(size uint64, hosts []*Host, previous Balancer) (Balancer, error) {
+func newMaglev(size uint64, hosts []*Host, previous table) (table, error) {
 	if size == 0 {
 		size = usualMaglev
 	}
@@ -29,7 +29,7 @@ func newMaglev(size uint64, hosts []*Host, previous Balancer) (Balancer, error) 
 		return nil, fmt.Errorf("cannot make a Maglev table of %d entries: the size must be a prime of at most %d", size, maxMaglev)
 	}
 	if len(hosts) == 0 {
-		return nobody{}, nil
+		return nil, nil
 	}
 	if uint64(len(hosts)) > size {
 		return nil, fmt.Errorf("cannot make a Maglev table of %d entries for %d endpoints: it needs more entries", size, len(hosts))
@@ -103,9 +103,7 @@ func (b *maglev) seats() []seat {
 	return seats
 }
 
-func (b *maglev) Pick(k Key, r *Rand) int {
-	if !k.Has {
-		k.Hash = r.Uint64()
-	}
-	return int(b.table[k.Hash%uint64(len(b.table))])
+func (b *maglev) host(hash uint64, attempt int) int {
+	hash ^= -uint64(attempt)
+	return int(b.table[hash%uint64(len(b.table))])
 }

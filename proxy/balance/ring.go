@@ -26,7 +26,7 @@ type ring struct {
 	owners []int32 // by point
 }
 
-func newRing(size uint64, hosts []*Host, previous Balancer) (Balancer, error) {
+func newRing(size uint64, hosts []*Host, previous table) (table, error) {
 	if size == 0 {
 		size = minRing
 	}
@@ -34,7 +34,7 @@ func newRing(size uint64, hosts []*Host, previous Balancer) (Balancer, error) {
 		return nil, fmt.Errorf("cannot make a ring of at least %d entries: the most is %d", size, maxRing)
 	}
 	if len(hosts) == 0 {
-		return nobody{}, nil
+		return nil, nil
 	}
 	if p, ok := previous.(*ring); ok && p.least == size && p.made.of(hosts) {
 		return p, nil
@@ -84,13 +84,7 @@ func (b *ring) build() {
 	}
 }
 
-func (b *ring) Pick(k Key, r *Rand) int {
-	if !k.Has {
-		k.Hash = r.Uint64()
-	}
-	i, _ := slices.BinarySearch(b.points, k.Hash)
-	if i == len(b.points) {
-		i = 0
-	}
-	return int(b.owners[i])
+func (b *ring) host(hash uint64, attempt int) int {
+	i, _ := slices.BinarySearch(b.points, hash)
+	return int(b.owners[(i+attempt)%len(b.owners)])
 }

@@ -20,7 +20,7 @@ const maxDialled = 1024
 type Cluster struct {
 	Spec           *model.Cluster
 	Members        []Member
-	Balancer       balance.Balancer
+	Balancer       *balance.Pool   // over Members
 	Hasher         *balance.Hasher // nil where the policy hashes nothing
 	ConnectTimeout time.Duration
 	// TLS speaks to the endpoints, nil for plain text. Where it names no server, the cluster's own host is asked for.
@@ -36,7 +36,7 @@ type Cluster struct {
 // Member is an endpoint of a cluster with what one configuration says of it.
 type Member struct {
 	*Endpoint
-	// Host counts the exchanges under way; balancers read it.
+	// Host is the endpoint as the balancer sees it, with what the endpoint tells it: exchanges under way, health, latency.
 	Host *balance.Host
 	Spec *model.Endpoint
 	// Edge counts exchanges with it, Counter what it answered; nil for the workload's own application, whose exchanges

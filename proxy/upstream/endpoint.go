@@ -21,12 +21,12 @@ const maxIdle = 1024
 type Endpoint struct {
 	address string
 	set     *Set // which waits for the readers of shared connections
+	vitals  balance.Vitals
 
 	mu    sync.Mutex
-	host  *balance.Host // as the configuration in force weighs it
-	idle  []*Conn       // last used last
-	gone  bool          // no configuration names it any more: keep nothing
-	users int           // connections that exchanges hold
+	idle  []*Conn // last used last
+	gone  bool    // no configuration names it any more: keep nothing
+	users int     // connections that exchanges hold
 
 	shares         shares // connections of HTTP/2
 	opened, failed atomic.Uint64

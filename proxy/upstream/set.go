@@ -29,6 +29,7 @@ type Set struct {
 	log     *slog.Logger
 	// speak makes the connection of HTTP/2 over a link, with a handler for what happens there.
 	speak   func(*Shared) *mux.Mux
+	clock   balance.Clock
 	serving sync.WaitGroup // their readers
 
 	mu      sync.Mutex
@@ -45,9 +46,10 @@ type key struct {
 	tls              *certificate.Client
 }
 
-// NewSet returns an empty set that counts in m. speak makes the HTTP/2 of a new connection over its Link.
-func NewSet(m *telemetry.Metrics, log *slog.Logger, speak func(*Shared) *mux.Mux) *Set {
-	return &Set{metrics: m, log: log, speak: speak, state: map[key]*Endpoint{}, dialled: map[string]*dialled{}, current: map[string]*Cluster{}}
+// NewSet returns an empty set that counts in m. speak makes the HTTP/2 of a new connection over its Link. All instants that
+// the set is given are clock's.
+func NewSet(m *telemetry.Metrics, log *slog.Logger, speak func(*Shared) *mux.Mux, clock balance.Clock) *Set {
+	return &Set{metrics: m, log: log, speak: speak, clock: clock, state: map[key]*Endpoint{}, dialled: map[string]*dialled{}, current: map[string]*Cluster{}}
 }
 
 // Change is a set of clusters that is ready to be put in force.
@@ -92,19 +94,20 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 			return nil, err
 		}
 	}
-	hosts := make([]*balance.Host, len(spec.Endpoints))
+	hosts, now := make([]*balance.Host, len(spec.Endpoints)), s.clock()
 	for i := range spec.Endpoints {
 		e := &spec.Endpoints[i]
 		k := key{spec.Name, e.Address, c.TLS}
 		ep := s.state[k]
 		if ep == nil {
 			ep = &Endpoint{address: e.Address, set: s}
+			ep.vitals.Since.Store(now)
 		}
 		ch.state[k] = ep
-		hosts[i] = ep.weighed(e)
+		hosts[i] = &balance.Host{Key: e.Address, Weight: e.Weight, Priority: e.Priority, Locality: e.Locality, Share: e.Share, Vitals: &ep.vitals}
 		c.Members[i] = Member{Endpoint: ep, Host: hosts[i], Spec: e}
 	}
-	if c.Balancer, err = balance.New(spec.LoadBalancer, hosts, old.Balancer); err != nil {
+	if c.Balancer, err = balance.NewPool(spec.LoadBalancer, spec.Panic, hosts, old.Balancer, s.clock); err != nil {
 		return nil, err
 	}
 	if spec.LoadBalancer.Hash != nil {
@@ -150,17 +153,6 @@ func tunnelled(c *model.Cluster) bool {
 
 func edge(c *model.Cluster, p model.Peer) telemetry.Edge {
 	return telemetry.Edge{Reporter: telemetry.Source, Peer: p, Service: c.Service, Security: "unknown"}
-}
-
-// weighed returns the host that balancers see. Where the weight changed it is a new one, as balancers of the
-// configuration in force still read the old; the count of exchanges under way then begins anew.
-func (e *Endpoint) weighed(spec *model.Endpoint) *balance.Host {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.host == nil || e.host.Weight != spec.Weight {
-		e.host = &balance.Host{Key: spec.Address, Weight: spec.Weight}
-	}
-	return e.host
 }
 
 // release gives the metric handles of a change's clusters back.
@@ -211,6 +203,9 @@ func (ch *Change) Commit() {
 	}
 	release(s.metrics, s.current)
 	s.state, s.dialled, s.current = ch.state, ch.dialled, ch.Clusters
+	for _, c := range s.current {
+		c.Balancer.Changed() // what happened since Prepare was told to the clusters before
+	}
 }
 
 // Current returns the clusters in force. The map is not to be changed.
@@ -223,7 +218,7 @@ func (s *Set) Current() map[string]*Cluster {
 // Sweep closes what was idle too long, and now and then what peers have closed. now is coarse monotonic nanoseconds; call it about once a second.
 func (s *Set) Sweep(now int64) {
 	s.mu.Lock()
-	state, passed := s.state, s.dialled
+	state, passed, current := s.state, s.dialled, s.current
 	s.sweeps++
 	peek := s.sweeps%5 == 0
 	s.mu.Unlock()
@@ -232,6 +227,11 @@ func (s *Set) Sweep(now int64) {
 	}
 	for _, d := range passed {
 		d.sweep(now-int64(passthroughIdle), peek)
+	}
+	for _, c := range current {
+		if c.Spec.LoadBalancer.Warmup != nil {
+			c.Balancer.Changed()
+		}
 	}
 }
 
