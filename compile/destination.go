@@ -241,20 +241,22 @@ type cluster struct {
 	model.Cluster
 	port       *port
 	labels     map[string]string
-	refused    string // why nothing may be sent there; "" otherwise
-	undeclared bool   // Protocol is Auto for want of a declaration, not because a DestinationRule wants the client's own
+	refused    string      // why nothing may be sent there; "" otherwise
+	set        *breakerSet // of the client's that the breakers are from
+	undeclared bool        // Protocol is Auto for want of a declaration, not because a DestinationRule wants the client's own
 }
 
 type clusterKey struct {
 	port   *port
 	subset string
 	rule   *destinationRule
+	set    *breakerSet
 	from   string // the namespace of the client's Secrets, where the rule asks for any
 }
 
 // cluster returns the cluster of p that d shapes for a client; nil where d has no such subset.
 func (m *Mesh) cluster(p *port, name string, d *destinationRule, client *scope) *cluster {
-	k := clusterKey{port: p, subset: name, rule: d}
+	k := clusterKey{port: p, subset: name, rule: d, set: m.breakersOf(client.namespace, p.service)}
 	if d != nil && d.credentials {
 		k.from = d.secrets(client.gateway)
 	}
@@ -262,6 +264,11 @@ func (m *Mesh) cluster(p *port, name string, d *destinationRule, client *scope) 
 		return c
 	}
 	c := m.newCluster(p, name, d, k.from)
+	if c != nil {
+		if c.set = k.set; !opaque(c.Protocol) {
+			c.Breakers = k.set.before(c.Port, c.Subset)
+		}
+	}
 	m.clusters[k] = c
 	return c
 }

@@ -42,15 +42,15 @@ func (m *Mesh) gatewayView(g *gateway) *gatewayView {
 	for _, port := range g.Ports {
 		v.ports = append(v.ports, m.gatewayPort(g, s, port))
 	}
-	v.clusters = v.settled(s.used())
+	v.clusters, v.breakers = v.settled(s)
 	m.gateViews[g] = v
 	return v
 }
 
-// settled is the clusters with what a gateway speaks to ports that do not say: HTTP/1.1 to undeclared ones, as its clients agree
+// settled returns the clusters that the scope uses, and the breakers before them, with what a gateway speaks to ports that do not say: HTTP/1.1 to undeclared ones, as its clients agree
 // on HTTP/2 with the gateway whatever the application knows (Istio does the same; useClientProtocol asks for the other), and to
 // those declared TCP, if requests alone are routed there. What a GRPCRoute leads to knows HTTP/2.
-func (v *gatewayView) settled(clusters []*cluster) []*cluster {
+func (v *gatewayView) settled(s *scope) ([]*cluster, []model.Breaker) {
 	requests, others := map[string]bool{}, map[string]bool{}
 	see := func(t *model.Table, inside model.Protocol) {
 		for i := range t.Hosts {
@@ -77,14 +77,22 @@ func (v *gatewayView) settled(clusters []*cluster) []*cluster {
 			}
 		}
 	}
-	for i, c := range clusters {
-		if (c.undeclared || c.Protocol == model.TCP) && requests[c.Name] && !others[c.Name] {
-			own := *c
-			own.Protocol = model.HTTP
-			clusters[i] = &own
+	var breakers []model.Breaker
+	for n := -1; n != len(s.clusters); { // fallbacks add some
+		n, breakers = len(s.clusters), s.guards()
+		for i := range breakers {
+			requests[breakers[i].FallbackCluster] = true
+		}
+		for name, c := range s.clusters {
+			if (c.undeclared && c.Protocol == model.Auto || c.Protocol == model.TCP) && requests[name] && !others[name] {
+				own := *c
+				own.Protocol, own.Breakers = model.HTTP, c.set.before(c.Port, c.Subset)
+				s.clusters[name] = &own
+				n = -1
+			}
 		}
 	}
-	return clusters
+	return s.used(), breakers
 }
 
 // gatewayPort builds what a port serves. Plain servers share a table. A server with TLS has one of its own: its clients have said
@@ -388,6 +396,7 @@ func (m *Mesh) cutGateway(p *Placement, namespace, workload string) (*model.Snap
 		Workload: model.Workload{Peer: g.Peer, Instance: g.Name + "-0", Labels: g.Labels},
 		Settings: m.settings,
 		Clusters: m.at(p).view(&v.view).clusters,
+		Breakers: v.breakers,
 	}
 	for i, port := range g.Ports {
 		at := slices.IndexFunc(p.Gateways, func(l GatewayListen) bool {

@@ -24,6 +24,7 @@ var update = flag.Bool("update", false, "rewrite the expectations in testdata")
 //	for NAMESPACE/WORKLOAD[/INSTANCE] [TEXT...]       the outbound side of its first instance; only virtual hosts whose name has a TEXT
 //	inbound NAMESPACE/WORKLOAD
 //	gateway NAMESPACE/NAME
+//	breakers NAMESPACE/WORKLOAD, gateway-breakers NAMESPACE/NAME    what stands before which cluster
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -164,11 +165,11 @@ func answer(t *testing.T, m *Mesh, p *Placement, findings []config.Finding, ques
 				}
 			}
 		}
-	case "for", "inbound", "gateway":
+	case "for", "inbound", "gateway", "breakers", "gateway-breakers":
 		ns, name, _ := strings.Cut(words[1], "/")
 		name, instance, _ := strings.Cut(name, "/")
 		cut := func() (*model.Snapshot, error) { return m.For(p, ns, name, instance) }
-		if words[0] == "gateway" {
+		if strings.HasPrefix(words[0], "gateway") {
 			cut = func() (*model.Snapshot, error) { return m.ForGateway(p, ns, name) }
 		}
 		s, err := cut()
@@ -180,6 +181,10 @@ func answer(t *testing.T, m *Mesh, p *Placement, findings []config.Finding, ques
 		}
 		if err := runnable(s); err != nil {
 			t.Errorf("%s: cannot run: %v", question, err)
+		}
+		if strings.HasSuffix(words[0], "breakers") {
+			showBreakers(t, &b, s)
+			break
 		}
 		show(&b, s, words[0], words[2:])
 	default:

@@ -53,6 +53,9 @@ var (
 	delegateGone   = ID{"OR2044", "IST0101", "a rule delegates to a VirtualService that is not there, or not for it"}
 	delegateClash  = ID{"OR2045", "", "a delegate's rule has no effect: it does not lie within the match of the rule that delegates to it"}
 	noRoot         = ID{"OR2046", "", "no VirtualService delegates to this one"}
+	breakerTarget  = ID{"OR2060", "", "a CircuitBreaker's host, port or subset is not there, or carries no requests; it guards nothing"}
+	breakerTwice   = ID{"OR2061", "", "two CircuitBreakers have the same target; the first has it"}
+	breakerLoop    = ID{"OR2062", "", "a CircuitBreaker falls back to its own target"}
 	wrongPort      = ID{"OR2040", "", "a route's kind does not fit the port's protocol; it has no effect there"}
 )
 
@@ -64,6 +67,6 @@ func IDs() []ID {
 		leafPort, unknownParent, notAttached, badBackend, notGranted, badFilter, workloadTwice, serviceTwice, badMeshConfig,
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
 		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, unfit,
-		delegateGone, delegateClash, noRoot,
+		delegateGone, delegateClash, noRoot, breakerTarget, breakerTwice, breakerLoop,
 	}
 }

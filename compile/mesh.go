@@ -43,9 +43,10 @@ type Mesh struct {
 	settings     model.Settings
 
 	services  services
-	workloads map[string]*workload // by namespace/name
-	routers   []*workload          // gateway proxies
-	rules     map[string]*ruleSet  // DestinationRules by namespace
+	workloads map[string]*workload              // by namespace/name
+	routers   []*workload                       // gateway proxies
+	rules     map[string]*ruleSet               // DestinationRules by namespace
+	breakers  map[string]map[string]*breakerSet // by namespace and host
 
 	virtuals     []*virtualService            // in order
 	carriers     []*virtualService            // of the mesh, those with tcp or tls routes
@@ -100,6 +101,7 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m.readSidecars(objects, r)
 	m.readGateways(objects, r)
 	m.readDestinationRules(objects, r)
+	m.readBreakers(objects, r)
 	m.readBackendTLS(objects, r)
 	m.readVirtualServices(objects, r)
 	m.readRoutes(objects, r)
@@ -109,6 +111,7 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m.checkVirtuals(r)
 	m.checkRoutes(r)
 	m.checkShapers(r)
+	m.checkBreakers(r)
 	m.checkPorts(r)
 	m.checkSidecars(r)
 	return m, r.sorted()

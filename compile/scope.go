@@ -113,6 +113,9 @@ func (s *scope) cluster(p *port, name string) (*cluster, *refusal) {
 	if c.refused != "" {
 		return nil, &refusal{tlsRefused, "", c.refused, "set mode DISABLE if plaintext is right"}
 	}
+	if settled := s.clusters[c.Name]; settled != nil {
+		return settled, nil
+	}
 	s.clusters[c.Name] = c
 	return c, nil
 }

@@ -45,7 +45,12 @@ func seal(s *model.Snapshot, p parts) *model.Snapshot {
 		sum.Write([]byte{','})
 		sum.Write(encoded(&s.Clusters[len(p.clusters)+i]))
 	}
-	sum.Write([]byte(`]}`))
+	sum.Write([]byte(`]`))
+	if len(s.Breakers) > 0 {
+		sum.Write([]byte(`,"breakers":`))
+		sum.Write(encoded(s.Breakers))
+	}
+	sum.Write([]byte(`}`))
 	s.Version = hex.EncodeToString(sum.Sum(nil)[:8])
 	return s
 }

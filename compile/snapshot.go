@@ -225,6 +225,7 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 	s.Listeners = reasoned(append(append(s.Listeners, bound...), in.listeners...), w.Annotations)
 	s.Tables = append(append([]model.Table{v.table}, tables...), in.tables...)
 	s.Clusters = append(slices.Clip(v.clusters), in.clusters...)
+	s.Breakers = seen.breakers
 	return s, v.parts, nil
 }
 

@@ -22,6 +22,7 @@ type view struct {
 	table    model.Table
 	bound    []boundTable
 	clusters []*cluster
+	breakers []model.Breaker
 	extra    []model.Cluster // of no service
 	headless []headlessPort
 	encoded  []byte // table, once asked for
@@ -119,6 +120,7 @@ func (m *Mesh) newView(s *scope) *view {
 		v.table.Unmatched = &model.Rule{Origin: s.policyOrigin("allow_any"), Route: &model.Route{Destinations: []model.Destination{{Cluster: passthrough, Weight: 1}}}}
 	}
 	v.bound = s.bound(v.table.Unmatched)
+	v.breakers = s.guards()
 	v.clusters = s.used()
 	return v
 }

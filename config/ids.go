@@ -31,6 +31,7 @@ const (
 	idLabel       = "OR1040"
 	idRepeated    = "OR1041"
 	idValue       = "OR1042"
+	idMeaningless = "OR1050"
 )
 
 // ID describes one kind of finding.
@@ -75,6 +76,7 @@ var IDs = []ID{
 	{idLabel, refused, "a label or selector is not valid"},
 	{idRepeated, refused, "an item that must be unique is repeated"},
 	{idValue, refused, "a value is not valid in this place"},
+	{idMeaningless, "", "a property of Hystrix means nothing to a proxy and has no effect"},
 }
 
 // codes holds Istio's code by our id.

@@ -79,6 +79,8 @@ var kinds = map[[2]string]*kind{
 
 	{groupSplit, "TrafficSplit"}:   {versions: []string{"v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"}, decode: decodeTrafficSplit, check: checks(checkTrafficSplit)},
 	{groupSpecs, "HTTPRouteGroup"}: {versions: []string{"v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"}, decode: decodeHTTPRouteGroup, check: checks(checkHTTPRouteGroup)},
+
+	{groupOutrider, "CircuitBreaker"}: {versions: []string{"v1alpha1"}, decode: decodeCircuitBreaker, defaults: on(defaultCircuitBreaker), check: checks(checkCircuitBreaker)},
 }
 
 // refusedKinds can never be honoured; each is an error that names what to use.
@@ -114,7 +116,6 @@ var laterKinds = map[[2]string]struct {
 	{groupSpecs, "UDPRoute"}:                   {"datagrams are not carried", false},
 	{groupLinkerd, "HTTPRoute"}:                {"requests do not follow it; write it as gateway.networking.k8s.io HTTPRoute", false},
 	{"linkerd.io", "ServiceProfile"}:           {"its retries, timeouts and splits are not applied", false},
-	{groupOutrider, "CircuitBreaker"}:          {"no circuit is opened", false},
 }
 
 // otherKinds are Kubernetes' own kinds in groups that the mesh reads: known, and of no use here.
