@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
@@ -184,7 +183,7 @@ func defaultCircuitBreaker(b *CircuitBreaker) {
 		b.Errors.GRPCStatuses = []StatusCode{"UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED", "UNKNOWN", "DATA_LOSS", "RESOURCE_EXHAUSTED"}
 	}
 	if b.Fallback != nil && b.Fallback.Response != nil && b.Fallback.Response.Status == 0 {
-		b.Fallback.Response.Status = http.StatusOK
+		b.Fallback.Response.Status = 200
 	}
 }
 
