@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
 	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/message"
@@ -73,6 +74,11 @@ func (x *exchange) attempt(e *upstream.Endpoint) verdict {
 	x.tryLimit()
 	x.announce()
 	x.engage()
+	begin := int64(0)
+	measures := x.target.cluster.Balancer.Measures()
+	if measures {
+		begin = now()
+	}
 	v, only1 := verdict(failed), !x.target.over2(x.req.Version) || e.SpeaksHTTP1()
 	if !only1 {
 		v, only1 = x.attempt2(e)
@@ -81,7 +87,22 @@ func (x *exchange) attempt(e *upstream.Endpoint) verdict {
 		v = x.attempt1(e)
 	}
 	x.judge(v)
+	if measures {
+		x.measure(v, now()-begin)
+	}
 	return v
+}
+
+// measure tells the balancer how long the endpoint took for an answer, or that it failed.
+func (x *exchange) measure(v verdict, took int64) {
+	if x.member == nil || v == over {
+		return
+	}
+	if v == answered && x.res.Status < 500 && x.res.Status != 429 {
+		x.member.Host.Observe(time.Duration(took), now())
+		return
+	}
+	x.member.Host.ObserveFailure(time.Duration(took), 0, now())
 }
 
 // engage counts the exchange as one that its endpoint works on; disengage undoes it.
@@ -118,16 +139,6 @@ func (x *exchange) forgo(v verdict) {
 		x.answer = nil
 	}
 	x.disengage()
-}
-
-// judge counts what came of an attempt with the endpoint.
-func (x *exchange) judge(v verdict) {
-	switch {
-	case v == answered && x.res.Status != 101:
-		x.counted(x.res.Status)
-	case v == failed && x.failure.fate == unknown:
-		x.counted(x.failure.status)
-	}
 }
 
 // tryLimit arms the deadline of one attempt, where it has one of its own.
@@ -196,14 +207,27 @@ func (x *exchange) late() outcome {
 	switch {
 	case x.tryDeadline < x.deadline && now() < x.deadline:
 		return upstreamTimeout
+	case x.bounded:
+		return breakerTimeout
 	case x.asked:
 		return clientDeadline
 	}
 	return routeTimeout
 }
 
-// unanswered tells the client why there is no answer.
+// unanswered tells the client why there is no answer. Where retries that the configuration asks for did not help, that is
+// why, besides the last attempt's flag.
 func (x *exchange) unanswered() {
 	f := &x.failure
-	x.say(f.outcome, f.status, f.why)
+	o := f.outcome
+	if x.retries().spec.Origin != nil && x.tries > 1 {
+		switch {
+		case x.flags&telemetry.URX != 0:
+			o = retryExhausted
+		case x.flags&telemetry.UO != 0:
+			o = retryBudget
+		}
+		x.flags |= endings[f.outcome].flags
+	}
+	x.say(o, f.status, f.why)
 }

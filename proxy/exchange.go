@@ -9,6 +9,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/balance"
+	"github.com/outrider-mesh/outrider/proxy/breaker"
 	"github.com/outrider-mesh/outrider/proxy/policy"
 	"github.com/outrider-mesh/outrider/proxy/route"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
@@ -44,6 +45,8 @@ type exchange struct {
 	tries    int
 	engaged  *balance.Host // counts the exchange as active
 	failure  failure       // of the last attempt
+	breaker  *upstream.Breaker
+	ticket   breaker.Ticket
 
 	// The way to the upstream and back.
 	up         *upstream.Conn // HTTP/1
@@ -55,6 +58,8 @@ type exchange struct {
 	inline     int  // bytes of the request's body, all in conn.in, while it was not sent away for good
 	streams    bool // the body is not all there: a pump sends it
 	resent     bool
+	bounded    bool // the deadline is the breaker's
+	fellBack   bool // the answer is that of the breaker's fallback
 	told       bool // the client has an interim response
 	started    bool // the final response, or a piece of it, has gone to the client
 	complete   bool // the client has the whole response
@@ -260,15 +265,22 @@ func (x *exchange) limit() {
 		x.deadline = x.begin + timeout
 	}
 	for _, t := range [3]int64{timeout, x.rule.perTry, x.rule.backendTimeout} {
-		if t > 0 && t < int64(fineBelow) && !x.hurried {
-			x.hurried = true
-			x.conn.proxy.conns.hurry()
+		if t > 0 && t < int64(fineBelow) {
+			x.hurry()
 		}
 	}
 	x.tryDeadline = x.deadline
 	x.watch.arm(x.deadline)
 	if x.stream == nil {
 		x.watch.waiting.Store(x.begin)
+	}
+}
+
+// hurry asks for the sweeper's fine tick until the exchange ends.
+func (x *exchange) hurry() {
+	if !x.hurried {
+		x.hurried = true
+		x.conn.proxy.conns.hurry()
 	}
 }
 

@@ -35,7 +35,7 @@ func (x *exchange) forward() {
 		return
 	}
 	x.edit()
-	switch x.attempts() {
+	switch x.protect() {
 	case answered:
 		x.relay()
 	case failed:

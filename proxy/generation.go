@@ -80,7 +80,7 @@ func (p *Proxy) build(s *model.Snapshot) (*generation, error) {
 	if !ok {
 		return nil, fmt.Errorf("there is no path normalization %q", s.Settings.PathNormalization)
 	}
-	change, err := p.upstream.Prepare(s.Clusters)
+	change, err := p.upstream.Prepare(s.Clusters, s.Breakers)
 	if err != nil {
 		return nil, err
 	}

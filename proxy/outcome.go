@@ -24,6 +24,12 @@ const (
 	denied
 	loop
 	faultAbort
+	retryExhausted
+	retryBudget
+	breakerOpen
+	bulkheadFull
+	breakerTimeout
+	fallback
 	outcomeCount
 )
 
@@ -50,6 +56,12 @@ var endings = [outcomeCount]ending{
 	clientDeadline:    {name: "client_deadline", status: 504, flags: telemetry.UT, body: "the deadline that the client set has passed"},
 	clientGone:        {name: "client_gone", flags: telemetry.DC},
 	denied:            {name: "denied_by_policy", status: 502, flags: telemetry.NR, body: "the destination is not part of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY"},
+	retryExhausted:    {name: "retry_exhausted", status: 503, flags: telemetry.URX},
+	retryBudget:       {name: "retry_budget", status: 503, flags: telemetry.UO},
+	breakerOpen:       {name: "breaker_open", status: 503, flags: telemetry.UO, body: "the circuit breaker before the destination is open"},
+	bulkheadFull:      {name: "bulkhead_full", status: 503, flags: telemetry.UO, body: "the circuit breaker before the destination admits no more requests at a time"},
+	breakerTimeout:    {name: "breaker_timeout", status: 504, flags: telemetry.UT, body: "the timeout of the circuit breaker before the destination has passed"},
+	fallback:          {name: "fallback", status: 200},
 	loop:              {name: "loop", status: 508, flags: telemetry.NR, body: "the request would come back to this proxy"},
 	faultAbort:        {name: "fault_abort", status: 503, flags: telemetry.FI, body: faultText},
 }

@@ -27,6 +27,7 @@ func (x *exchange) identify() {
 
 // record tells what happened, once for each exchange, whatever happened.
 func (x *exchange) record() {
+	x.release()
 	if x.silent {
 		return
 	}

@@ -106,6 +106,9 @@ func (x *exchange) mark() {
 	}
 	x.target.response.Response(res)
 	x.rule.response.Response(res)
+	if x.fellBack && x.b.reasons {
+		res.Set("x-outrider-reason", fallback.String())
+	}
 	if len(x.cookie) > 0 {
 		res.Append(message.Other, nameSetCookie, x.cookie)
 	}

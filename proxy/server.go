@@ -196,7 +196,7 @@ func (x *exchange) reopen(err error) (v verdict, again bool) {
 	switch {
 	case refused:
 		return x.fail(upstreamReset, unhandled), x.pump == nil || x.pump.body.claim()
-	case reset != nil && reset.Remote && x.repeatable():
+	case reset != nil && reset.Remote && reset.Gone && x.repeatable():
 		return failed, true
 	case reset != nil && !reset.Remote:
 		x.conn.proxy.log.Warn("malformed response", "peer", x.where(), "reason", reset.Reason)

@@ -254,6 +254,7 @@ func (p *Proxy) sweep(ctx context.Context) {
 			c.check(t, peek)
 		}
 		clear(conns)
+		p.upstream.Judge(t)
 		if t-lastTidy >= int64(time.Second) {
 			lastTidy = t
 			p.upstream.Sweep(t)

@@ -8,6 +8,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/balance"
+	"github.com/outrider-mesh/outrider/proxy/outlier"
 )
 
 // DefaultConnectTimeout is used where a cluster names none (Istio's meshConfig.connectTimeout default).
@@ -30,7 +31,35 @@ type Cluster struct {
 	// UnservedTCP counts connections that reached none; nil where none are tunnelled to the cluster.
 	UnservedTCP *telemetry.TCP
 
+	// Breakers stand before it; the first that is for a request decides.
+	Breakers []*Breaker
+	// Health knows who is ejected, nil where nobody ever is.
+	Health *Health
+
+	outlier outlier.Settings
 	dialled *dialled // of a Passthrough cluster
+}
+
+// Breaker returns the breaker that stands before the cluster for a request, or nil.
+func (c *Cluster) Breaker(method, path []byte) *Breaker {
+	for _, b := range c.Breakers {
+		if b.For(method, path) {
+			return b
+		}
+	}
+	return nil
+}
+
+// ejections tells the members who of them is ejected.
+func (c *Cluster) ejections(now int64) {
+	for i := range c.Members {
+		m := &c.Members[i]
+		down := m.Outlier != nil && m.Outlier.Ejected()
+		if m.Host.Down.Load() && !down {
+			m.Host.Since.Store(now) // slow start begins anew
+		}
+		m.Host.Down.Store(down)
+	}
 }
 
 // Member is an endpoint of a cluster with what one configuration says of it.
@@ -44,6 +73,8 @@ type Member struct {
 	Edge    *telemetry.HTTP
 	TCP     *telemetry.TCP // where connections are tunnelled to it
 	Counter *telemetry.Upstream
+	// Outlier is told how each attempt ended, nil where nobody is ejected.
+	Outlier *outlier.Host
 }
 
 // dialled holds the endpoints that requests brought to a Passthrough cluster.

@@ -36,7 +36,10 @@ type Set struct {
 	state   map[key]*Endpoint
 	dialled map[string]*dialled
 	current map[string]*Cluster
-	sweeps  int
+	// breakers and watched are replaced as a whole.
+	breakers map[string]*Breaker
+	watched  []*Health
+	sweeps   int
 }
 
 // key names an endpoint's state. How it is spoken to is part of it: a connection that was made in the clear, or to whom another
@@ -59,13 +62,14 @@ type Change struct {
 	Clusters map[string]*Cluster
 	state    map[key]*Endpoint
 	dialled  map[string]*dialled
+	breakers map[string]*Breaker
 }
 
-// Prepare builds clusters; nothing that is in force changes.
-func (s *Set) Prepare(specs []model.Cluster) (*Change, error) {
+// Prepare builds clusters and the breakers before them; nothing that is in force changes.
+func (s *Set) Prepare(specs []model.Cluster, breakers []model.Breaker) (*Change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ch := &Change{set: s, Clusters: make(map[string]*Cluster, len(specs)), state: make(map[key]*Endpoint, len(s.state)), dialled: map[string]*dialled{}}
+	ch := &Change{set: s, Clusters: make(map[string]*Cluster, len(specs)), state: make(map[key]*Endpoint, len(s.state)), dialled: map[string]*dialled{}, breakers: map[string]*Breaker{}}
 	for i := range specs {
 		c, err := ch.cluster(&specs[i])
 		if err != nil {
@@ -73,6 +77,10 @@ func (s *Set) Prepare(specs []model.Cluster) (*Change, error) {
 			return nil, fmt.Errorf("cluster %q: %w", specs[i].Name, err)
 		}
 		ch.Clusters[specs[i].Name] = c
+	}
+	if err := ch.guard(breakers); err != nil {
+		ch.release()
+		return nil, err
 	}
 	return ch, nil
 }
@@ -108,6 +116,9 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 		c.Members[i] = Member{Endpoint: ep, Host: hosts[i], Spec: e}
 	}
 	if c.Balancer, err = balance.NewPool(spec.LoadBalancer, spec.Panic, hosts, old.Balancer, s.clock); err != nil {
+		return nil, err
+	}
+	if err := ch.health(c, old); err != nil {
 		return nil, err
 	}
 	if spec.LoadBalancer.Hash != nil {
@@ -201,6 +212,18 @@ func (ch *Change) Commit() {
 			d.retire()
 		}
 	}
+	s.watched = nil
+	for _, c := range ch.Clusters {
+		if c.Health != nil {
+			c.Health.watch(c, s.clock())
+			s.watched = append(s.watched, c.Health)
+			c.ejections(s.clock())
+		}
+	}
+	for _, b := range ch.breakers {
+		b.Configure(b.settings, s.clock())
+	}
+	s.breakers = ch.breakers
 	release(s.metrics, s.current)
 	s.state, s.dialled, s.current = ch.state, ch.dialled, ch.Clusters
 	for _, c := range s.current {

@@ -19,6 +19,8 @@ type ResetError struct {
 	// Remote says that the peer did it, or that its connection has ended; otherwise it was for an error of the peer's that
 	// we found, or by Cancel.
 	Remote bool
+	// Gone says that it was not the stream alone: the connection has ended.
+	Gone bool
 	// Reason is a sentence fit for a log.
 	Reason string
 }
@@ -205,7 +207,7 @@ func (c *Call) OnReset(s *http2.Stream, code http2.Code, remote bool) {
 	if e := s.Err(); e != nil {
 		c.reset.Reason = e.Reason
 	} else if err := c.mux.Err(); err != nil {
-		c.reset.Reason = "the connection has ended: " + err.Error()
+		c.reset.Gone, c.reset.Reason = true, "the connection has ended: "+err.Error()
 	}
 	c.in.Broadcast()
 	c.out.Broadcast()

@@ -1,0 +1,160 @@
+package proxy
+
+import (
+	"github.com/outrider-mesh/outrider/proxy/breaker"
+	"github.com/outrider-mesh/outrider/proxy/outlier"
+)
+
+// This file is where an exchange meets what protects a target: the breaker before it, its fallback, and the detection of
+// endpoints that fail. A breaker's execution is all attempts together, up to the answer's head, as Hystrix's is one call of
+// a client that retries; its permit is held until the exchange ends.
+
+// protect sends the request if the target's breaker lets it, and falls back where that fails.
+func (x *exchange) protect() verdict {
+	b := x.target.cluster.Breaker(x.req.Method(), x.req.Path())
+	if b == nil {
+		return x.attempts()
+	}
+	x.breaker = b
+	var v verdict
+	switch b.Admit(&x.ticket, now()) {
+	case breaker.Refused:
+		v = x.fail(breakerOpen, unsent)
+	case breaker.Throttled:
+		v = x.fail(bulkheadFull, unsent)
+	default:
+		if v = x.execute(); v == over || v == answered && x.answeredWith() != breaker.Failed {
+			return v // the end is reported with the exchange's
+		}
+		x.ticket.End(x.executionEnd(v), now())
+	}
+	return x.fallBack(v)
+}
+
+// execute is all attempts, within the breaker's timeout.
+func (x *exchange) execute() verdict {
+	at, limited := x.ticket.Deadline()
+	if !limited || at >= x.deadline {
+		return x.attempts()
+	}
+	route := x.deadline
+	x.deadline, x.bounded = at, true
+	if at-now() < int64(fineBelow) {
+		x.hurry()
+	}
+	x.watch.arm(at)
+	v := x.attempts()
+	x.deadline, x.bounded = route, false
+	if v == answered {
+		x.watch.arm(route)
+	}
+	return v
+}
+
+// answeredWith is what the answer's head is to the breaker.
+func (x *exchange) answeredWith() breaker.Outcome {
+	e := &x.breaker.Errors
+	if x.grpc && x.res.Status == 200 {
+		if s := grpcStatus(&x.res.Head); s >= 0 {
+			return e.GRPC(s)
+		}
+	}
+	return e.HTTP(x.res.Status)
+}
+
+// executionEnd is what an execution that brought no answer to keep is to the breaker.
+func (x *exchange) executionEnd(v verdict) breaker.Outcome {
+	if v == answered {
+		return breaker.Failed
+	}
+	switch x.failure.outcome {
+	case upstreamTimeout, routeTimeout, clientDeadline, breakerTimeout:
+		return breaker.TimedOut
+	case badRequest:
+		return breaker.ClientError
+	}
+	return breaker.Failed
+}
+
+// fallBack answers with the fallback, where the breaker has one and lets it run; otherwise what came before stands.
+func (x *exchange) fallBack(v verdict) verdict {
+	b := x.breaker
+	if b.Spec.FallbackReply == nil && b.Fallback == nil || x.told {
+		return v
+	}
+	if x.ticket.Fallback() != breaker.FallbackGranted {
+		return v
+	}
+	if b.Spec.FallbackReply != nil {
+		x.forgo(v)
+		x.direct(&reply{spec: b.Spec.FallbackReply, outcome: fallback})
+		x.ticket.EndFallback(true)
+		return over
+	}
+	if x.pump != nil && !x.pump.body.claim() {
+		x.ticket.EndFallback(false) // the body is gone
+		return v
+	}
+	x.forgo(v)
+	x.target, x.member, x.picked = &target{cluster: b.Fallback}, nil, x.picked[:0]
+	x.watch.arm(x.deadline)
+	v = x.attempts()
+	x.fellBack = v == answered
+	x.ticket.EndFallback(v == answered && x.res.Status < 500)
+	return v
+}
+
+// release reports to the breaker how the exchange ended, where that was not done before, and gives back what it holds.
+func (x *exchange) release() {
+	if x.breaker == nil {
+		return
+	}
+	t := now()
+	switch {
+	case x.outcome == passed && x.complete && x.grpc && x.grpcStatus >= 0:
+		x.ticket.End(x.breaker.Errors.GRPC(x.grpcStatus), t)
+	case x.outcome == passed && x.complete:
+		x.ticket.End(x.breaker.Errors.HTTP(x.status), t)
+	case x.outcome == routeTimeout || x.outcome == upstreamTimeout || x.outcome == clientDeadline:
+		x.ticket.End(breaker.TimedOut, t)
+	case x.outcome == upstreamReset || x.outcome == upstreamProtocol:
+		x.ticket.End(breaker.Failed, t)
+	}
+	x.ticket.Close(t)
+}
+
+// judge counts what came of an attempt with its endpoint, and tells the outlier detection.
+func (x *exchange) judge(v verdict) {
+	f := &x.failure
+	switch {
+	case v == answered && x.res.Status != 101:
+		x.counted(x.res.Status)
+	case v == failed && f.fate == unknown:
+		x.counted(f.status)
+	}
+	m := x.member
+	if m == nil || m.Outlier == nil || v == over {
+		return
+	}
+	var c outlier.Change
+	switch {
+	case v == answered:
+		m.Outlier.Connected()
+		c = m.Outlier.Answered(x.seenStatus(), now())
+	case f.outcome == upstreamTimeout || f.outcome == routeTimeout || f.outcome == clientDeadline || f.outcome == breakerTimeout:
+		c = m.Outlier.TimedOut(now())
+	case f.outcome == upstreamConnect || f.fate == unknown && (f.outcome == upstreamReset || f.outcome == upstreamProtocol):
+		c = m.Outlier.Failed(now())
+	}
+	x.target.cluster.Health.Tell(c)
+}
+
+// seenStatus is an answer's status as Envoy's outlier detection sees it: a gRPC status counts where it comes in the head.
+func (x *exchange) seenStatus() int {
+	if x.grpc && x.res.Status == 200 {
+		if s := grpcStatus(&x.res.Head); s >= 0 {
+			return outlier.HTTPStatus(s)
+		}
+	}
+	return x.res.Status
+}

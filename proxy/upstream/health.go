@@ -1,0 +1,138 @@
+package upstream
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy/outlier"
+)
+
+// Health knows which endpoints of a cluster are ejected. It is kept across configurations, by the cluster's name.
+type Health struct {
+	set      *Set
+	cluster  string
+	detector *outlier.Detector
+	// hosts are those in force by address, guarded by the set's mu.
+	hosts map[string]*outlier.Host
+
+	mu      sync.Mutex // one change after the other is put into effect
+	ejected map[*outlier.Host]outlier.Reason
+}
+
+func outlierSettings(o *model.Outlier) (outlier.Settings, error) {
+	s := outlier.Settings{
+		Consecutive5xx: o.Consecutive5xx, ConsecutiveGateway: o.ConsecutiveGateway, ConsecutiveLocalOrigin: o.ConsecutiveLocalOrigin,
+		Split: o.Split, Interval: o.Interval.Std(), BaseEjection: o.BaseEjection.Std(), MaxEjection: o.MaxEjection.Std(),
+		MaxEjectionPercent: o.MaxEjectionPercent, AlwaysOne: o.AlwaysOne,
+	}
+	for _, status := range o.Statuses {
+		if err := s.Codes.Add(status); err != nil {
+			return s, err
+		}
+	}
+	return s, s.Check()
+}
+
+// health finds the cluster's Health or makes one; what it holds changes with Commit.
+func (ch *Change) health(c *Cluster, old *Cluster) error {
+	if c.Spec.Outlier == nil {
+		return nil
+	}
+	settings, err := outlierSettings(c.Spec.Outlier)
+	if err != nil {
+		return fmt.Errorf("outlier: %w", err)
+	}
+	c.outlier = settings
+	if c.Health = old.Health; c.Health == nil {
+		c.Health = &Health{
+			set: ch.set, cluster: c.Spec.Name, detector: outlier.New(settings, ch.set.clock()),
+			hosts: map[string]*outlier.Host{}, ejected: map[*outlier.Host]outlier.Reason{},
+		}
+	}
+	return nil
+}
+
+// watch makes c's members the hosts that are looked after. It is called with the set locked, before c is in force.
+func (h *Health) watch(c *Cluster, now int64) {
+	h.detector.Configure(c.outlier, now)
+	hosts := make(map[string]*outlier.Host, len(c.Members))
+	for i := range c.Members {
+		m := &c.Members[i]
+		host := h.hosts[m.address]
+		if host == nil {
+			host = h.detector.Add(m.address)
+		}
+		hosts[m.address], m.Outlier = host, host
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for address, host := range h.hosts {
+		if hosts[address] == nil {
+			h.detector.Remove(host)
+			delete(h.ejected, host)
+		}
+	}
+	h.hosts = hosts
+}
+
+// Tell puts into effect what a report to a member's Outlier led to.
+func (h *Health) Tell(c outlier.Change) {
+	if c.Action == outlier.Nothing {
+		return
+	}
+	s := h.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch c.Action {
+	case outlier.Ejected:
+		h.ejected[c.Host] = c.Reason
+		s.log.Warn("endpoint ejected", "cluster", h.cluster, "endpoint", c.Host.Key, "reason", c.Reason.String(), "for", c.Time.String(), "ejections", c.Ejections)
+	case outlier.Spared:
+		s.log.Warn("endpoint fails but is not ejected: too many are", "cluster", h.cluster, "endpoint", c.Host.Key, "reason", c.Reason.String())
+	case outlier.Returned:
+		delete(h.ejected, c.Host)
+		s.log.Info("endpoint returns", "cluster", h.cluster, "endpoint", c.Host.Key, "reason", c.Reason.String(), "after", c.Time.String())
+	}
+	if current := s.current[h.cluster]; current != nil && current.Health == h {
+		current.ejections(c.At)
+		current.Balancer.Changed()
+	}
+}
+
+// sweep lets endpoints return whose time is over.
+func (h *Health) sweep(now int64) {
+	if now < h.detector.Due() {
+		return
+	}
+	for _, c := range h.detector.Sweep(nil, now) {
+		h.Tell(c)
+	}
+}
+
+// Ejected calls f for each endpoint that is ejected.
+func (h *Health) Ejected(f func(address string, reason outlier.Reason)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for host, reason := range h.ejected {
+		f(host.Key, reason)
+	}
+}
+
+// Stats returns Envoy's counters.
+func (h *Health) Stats() outlier.Stats { return h.detector.Stats() }
+
+// Judge lets ejected endpoints return and breakers say what changed, when it is time for it. Call it some times a second.
+func (s *Set) Judge(now int64) {
+	s.mu.Lock()
+	watched, breakers := s.watched, s.breakers
+	s.mu.Unlock()
+	for _, h := range watched {
+		h.sweep(now)
+	}
+	for _, b := range breakers {
+		b.judge(s, now)
+	}
+}
