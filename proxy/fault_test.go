@@ -204,7 +204,10 @@ func TestFaultDelayClientGone(t *testing.T) {
 				return requestsTotal(t, p.metrics.Gatherer(), "response_code", "response_flags")["0|DC,DI"]+
 					requestsTotal(t, p.metrics.Gatherer(), "response_code", "response_flags")["0|DI,DC"] == 1
 			})
-			c.CloseIdleConnections()
+			eventually(t, "the client's connections are idle, and closed", func() bool {
+				c.CloseIdleConnections()
+				return p.conns.count() == 0
+			})
 			settled(t, p)
 		})
 	}

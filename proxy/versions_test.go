@@ -68,7 +68,10 @@ func versions(t *testing.T, edit func(s *model.Snapshot, r *model.Rule), h http.
 				}, address), Limits{})
 				c := goClient(t, p, client)
 				f(t, c, p, client, server)
-				c.CloseIdleConnections()
+				eventually(t, "the client's connections are idle, and closed", func() bool {
+					c.CloseIdleConnections()
+					return p.conns.count() == 0
+				})
 				settled(t, p)
 			})
 		}
