@@ -174,19 +174,6 @@ func (c *client2) said(s *stream2) string {
 	return strings.Join(did, " ")
 }
 
-// ended reads until the connection is over and returns the code that the proxy ended it with, or "".
-func (c *client2) ended() string {
-	for c.step() {
-	}
-	if errors.Is(c.over, errHang) {
-		return "hang"
-	}
-	if c.code == nil {
-		return ""
-	}
-	return c.code.String()
-}
-
 // play sends a case's frames.
 func (c *client2) play(id uint32, frames []frame) {
 	for _, f := range frames {

@@ -5,16 +5,66 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync"
 	"syscall"
 )
 
-// sockets says which addresses of this machine can be listened at. The zero value asks the machine; offline takes
-// every address for free, and so gives the same addresses everywhere.
-type sockets struct{ offline bool }
+// sockets chooses addresses of this machine, and holds each one until its listener takes it over: nobody else can come
+// in between. Offline it takes every address for free and holds none, and so gives the same ones everywhere.
+type sockets struct {
+	offline bool
 
-// try says whether addr can be listened at now: nil, or why not.
-func (s sockets) try(addr string) error {
+	mu   sync.Mutex
+	held map[string]net.Listener // by address, as it was given out
+}
+
+// hold binds addr for listen, and returns it with the port that was found where it asked for any.
+func (s *sockets) hold(addr string) (string, error) {
 	if s.offline {
+		return addr, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	if _, port, _ := net.SplitHostPort(addr); port == "0" {
+		addr = l.Addr().String()
+	}
+	if s.held == nil {
+		s.held = map[string]net.Listener{}
+	}
+	s.held[addr] = l
+	return addr, nil
+}
+
+// listen hands over what is held at addr; where nothing is, it binds addr.
+func (s *sockets) listen(addr string) (net.Listener, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.held[addr]; l != nil {
+		delete(s.held, addr)
+		return l, nil
+	}
+	return net.Listen("tcp", addr)
+}
+
+// release lets go of what nobody has taken over.
+func (s *sockets) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.held {
+		_ = l.Close()
+	}
+	clear(s.held)
+}
+
+// try says whether addr could be listened at now: nil, or why not.
+func (s *sockets) try(addr string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held[addr] != nil {
 		return nil
 	}
 	l, err := net.Listen("tcp", addr)
@@ -24,40 +74,36 @@ func (s sockets) try(addr string) error {
 	return l.Close()
 }
 
-// take returns addr where it can be listened at, else the same host with a free port.
-func (s sockets) take(host string, port int) string {
-	addr := net.JoinHostPort(host, strconv.Itoa(port))
-	if port != 0 && s.try(addr) == nil {
-		return addr
+// take holds addr where it can be listened at, else the same host with a free port.
+func (s *sockets) take(host string, port int) string {
+	if port != 0 {
+		if addr, err := s.hold(net.JoinHostPort(host, strconv.Itoa(port))); err == nil {
+			return addr
+		}
 	}
 	return s.free(host)
 }
 
-// free returns host with a port that nobody uses at this moment; with port 0 where there is none.
-func (s sockets) free(host string) string {
+// free holds a free port of host; where there is none, it returns host with port 0.
+func (s *sockets) free(host string) string {
 	unbound := net.JoinHostPort(host, "0")
-	if s.offline {
-		return unbound
-	}
-	l, err := net.Listen("tcp", unbound)
+	addr, err := s.hold(unbound)
 	if err != nil {
 		return unbound
 	}
-	addr := l.Addr().String()
-	_ = l.Close()
 	return addr
 }
 
 // gateway returns where a gateway's port listens: its own number, 8000 more where only root may have that, any free
 // one where it is taken.
-func (s sockets) gateway(port int) string {
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	if s.offline && port >= 1024 {
-		return addr
-	}
-	err := sockets{}.try(addr) // even offline: who may not have the port must not be given it
-	if s.offline && !errors.Is(err, syscall.EACCES) {
-		return addr
+func (s *sockets) gateway(port int) string {
+	own := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	addr, err := s.hold(own)
+	if s.offline && port < 1024 {
+		err = s.try(own) // even offline: who may not have the port must not be given it
+		if !errors.Is(err, syscall.EACCES) {
+			err = nil
+		}
 	}
 	switch {
 	case err == nil:

@@ -30,7 +30,7 @@ func Compile(objects []*config.Object, o Options, workload string) (*model.Snaps
 			return nil, findings, err
 		}
 	}
-	p := newPlanner(sockets{offline: true}, block{n: 1})
+	p := newPlanner(&sockets{offline: true}, block{n: 1})
 	p.apps, p.replicas, p.assume, p.client = o.Apps, o.MaxReplicas, true, o.Proxy
 	plan := p.plan(templates, mesh.Local(), mesh.Gateways())
 	s, err := plan.snapshot(mesh, namespace, name, instance)

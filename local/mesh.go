@@ -66,9 +66,10 @@ func Up(ctx context.Context, o Options) (*Mesh, error) {
 			return nil, fmt.Errorf("%w: cannot replace ready file: %w", ErrInput, err)
 		}
 	}
+	s := &sockets{}
 	m := &Mesh{
 		o: o, log: o.Log, stopping: make(chan struct{}), done: make(chan struct{}), sidecars: map[string]*sidecar{}, told: map[string]bool{},
-		troupe: newTroupe(o.Log), planner: newPlanner(sockets{}, claimBlock()), stats: newPlaneStats(o.Version), plan: &plan{},
+		troupe: newTroupe(s, o.Log), planner: newPlanner(s, claimBlock()), stats: newPlaneStats(o.Version), plan: &plan{},
 	}
 	if err := m.start(ctx); err != nil {
 		m.stop(0)
@@ -126,14 +127,11 @@ func (m *Mesh) start(ctx context.Context) (err error) {
 // clientAddress says where the local client's proxy is to listen. It is one of the two addresses that users write into
 // their scripts, so it is never moved silently.
 func (m *Mesh) clientAddress() (string, error) {
-	host, port, _ := net.SplitHostPort(m.o.Proxy)
-	if port == "0" {
-		return m.planner.sockets.free(host), nil
-	}
-	if err := m.planner.sockets.try(m.o.Proxy); err != nil {
+	addr, err := m.planner.sockets.hold(m.o.Proxy)
+	if err != nil {
 		return "", fmt.Errorf("%w: cannot serve the local client's proxy: %w; --proxy moves it", ErrInput, err)
 	}
-	return m.o.Proxy, nil
+	return addr, nil
 }
 
 // clientKey is the feed key of the proxy that listens at --proxy.
@@ -179,6 +177,7 @@ func (m *Mesh) Wait() error {
 // update puts in force what the files hold now.
 func (m *Mesh) update(ctx context.Context) (*control.Change, error) {
 	begin := time.Now()
+	defer m.planner.sockets.release() // by now, who was given an address listens there
 	files := m.source.Latest()
 	change, err := m.plane.Update(ctx, files)
 	if err == nil && m.replace(change.Refused) {
@@ -240,14 +239,14 @@ func (m *Mesh) sidecar(key string, self model.Peer, metrics string) (string, err
 	if s := m.sidecars[key]; s != nil {
 		return s.server.Address(), nil
 	}
-	f := m.plane.Feed()
-	s, err := startSidecar(f, key, self, metrics, m.o.Version, m.log)
-	if err != nil { // somebody took the port meanwhile
+	l, err := m.planner.sockets.listen(metrics)
+	if err != nil { // it was chosen for a change that failed; somebody took the port since
 		host, _, _ := net.SplitHostPort(metrics)
-		if s, err = startSidecar(f, key, self, net.JoinHostPort(host, "0"), m.o.Version, m.log); err != nil {
-			return "", err
+		if l, err = net.Listen("tcp", net.JoinHostPort(host, "0")); err != nil {
+			return "", fmt.Errorf("cannot serve the metrics of %s: %w", key, err)
 		}
 	}
+	s := startSidecar(m.plane.Feed(), key, self, l, m.planner.sockets.listen, m.o.Version, m.log)
 	m.sidecars[key] = s
 	return s.server.Address(), nil
 }
@@ -419,6 +418,7 @@ func (m *Mesh) stop(within time.Duration) error {
 	case m.listen != nil:
 		errs = append(errs, m.listen.Close())
 	}
+	m.planner.sockets.release() // where the start failed
 	m.ending.Wait()
 	return errors.Join(append(errs, m.planner.block.close())...)
 }

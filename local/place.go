@@ -24,7 +24,7 @@ const (
 // planner gives every instance and gateway its addresses. What it gave once stays: it keeps an instance's number while
 // the mesh runs, because consistent hashes lean on addresses.
 type planner struct {
-	sockets  sockets
+	sockets  *sockets
 	block    block
 	apps     []App
 	replicas int
@@ -67,7 +67,7 @@ func (p *place) id() string { return control.InstanceKey(p.Namespace, p.Workload
 func (g *gateway) id() string { return control.GatewayKey(g.Namespace, g.Name) }
 
 // newPlanner returns a planner that has given nothing yet.
-func newPlanner(s sockets, b block) *planner {
+func newPlanner(s *sockets, b block) *planner {
 	return &planner{sockets: s, block: b, replicas: defaultReplicas, numbers: map[string]int{}, taken: map[string]string{}}
 }
 

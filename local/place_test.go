@@ -24,7 +24,7 @@ func workload(kind, name string, replicas int, ports ...int) compile.Template {
 func client() compile.Template { return workload("Local", "local", 1) }
 
 func offlinePlanner() *planner {
-	p := newPlanner(sockets{offline: true}, block{n: 1})
+	p := newPlanner(&sockets{offline: true}, block{n: 1})
 	p.client, p.metrics, p.assume = "127.0.0.1:15001", "127.0.0.1:15020", true
 	return p
 }
@@ -117,14 +117,15 @@ func TestTakenPorts(t *testing.T) {
 	}
 	defer l.Close()
 	port := l.Addr().(*net.TCPAddr).Port
-	p := newPlanner(sockets{}, block{n: 1})
+	p := newPlanner(&sockets{}, block{n: 1})
+	t.Cleanup(p.sockets.release)
 	gate := compile.GatewayWorkload{Ports: []int{port}}
 	gate.Namespace, gate.Name = "edge", "gate"
 	templates := []compile.Template{workload("Deployment", "a", 1, port)}
 	plan := p.plan(templates, client(), []compile.GatewayWorkload{gate})
 	listen, entry := plan.instances[0].Ports[0].Listen, plan.gateways[0].listen[port]
 	for _, addr := range []string{listen, entry} {
-		free, err := net.Listen("tcp", addr)
+		free, err := p.sockets.listen(addr)
 		if err != nil {
 			t.Fatalf("where the port is taken, a free one is given: %v", err)
 		}
@@ -147,7 +148,8 @@ func TestTakenPorts(t *testing.T) {
 }
 
 func TestOneAddressForAll(t *testing.T) {
-	p := newPlanner(sockets{}, block{})
+	p := newPlanner(&sockets{}, block{})
+	t.Cleanup(p.sockets.release)
 	p.client, p.metrics, p.standIns = "127.0.0.1:1", "127.0.0.1:2", true
 	plan := p.plan([]compile.Template{workload("Deployment", "a", 3, 80)}, client(), nil)
 	seen := map[string]bool{}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -27,19 +28,17 @@ type sidecar struct {
 	running sync.WaitGroup
 }
 
-// startSidecar starts the proxy that f's key is for. It listens, but for its metrics, from its first snapshot on.
-func startSidecar(f *feed.Feed, key string, self model.Peer, metrics, version string, log *slog.Logger) (*sidecar, error) {
+// startSidecar starts the proxy that f's key is for: its metrics at metrics, the rest from its first snapshot on, by
+// listen.
+func startSidecar(f *feed.Feed, key string, self model.Peer, metrics net.Listener, listen func(string) (net.Listener, error), version string, log *slog.Logger) *sidecar {
 	log = log.With("proxy", key)
 	m := telemetry.New(self, telemetry.Options{Version: version, Log: log})
-	p := proxy.New(proxy.Options{Log: log, Metrics: m})
-	server, err := admin.Listen(metrics, admin.New(admin.Options{Metrics: m, Ready: p.Ready, Log: log}), log)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot serve the metrics of %s: %w", key, err), p.Close())
-	}
+	p := proxy.New(proxy.Options{Log: log, Metrics: m, Listen: listen})
+	server := admin.Serve(metrics, admin.New(admin.Options{Metrics: m, Ready: p.Ready, Log: log}), log)
 	ctx, stop := context.WithCancel(context.Background())
 	s := &sidecar{key: key, metrics: m, proxy: p, feed: f.Subscribe(key), server: server, stop: stop}
 	s.running.Go(func() { s.follow(ctx) })
-	return s, nil
+	return s
 }
 
 // follow applies what the feed brings, and answers it.

@@ -18,7 +18,8 @@ const (
 
 // troupe holds the stand-ins that run.
 type troupe struct {
-	log *slog.Logger
+	sockets *sockets
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	players map[string]*player // by instance
@@ -45,8 +46,8 @@ type droppedPort struct {
 	port int
 }
 
-func newTroupe(log *slog.Logger) *troupe {
-	return &troupe{log: log, players: map[string]*player{}}
+func newTroupe(s *sockets, log *slog.Logger) *troupe {
+	return &troupe{sockets: s, log: log, players: map[string]*player{}}
 }
 
 // cast makes every instance of the plan that asks for it have a stand-in on all of its ports, and writes into the plan
@@ -138,14 +139,17 @@ func (t *troupe) serve(pl *player, in *place) (problems []string) {
 			}
 			continue
 		}
-		spec := standin.Port{Port: port.Port, Protocol: in.protocol(port.Port), Listen: "127.0.0.1:0"}
+		at := "127.0.0.1:0"
 		if !in.Sidecar {
-			spec.Listen = port.Listen
+			at = port.Listen
 		}
-		addr, err := pl.app.Serve(spec)
+		l, err := t.sockets.listen(at)
 		if err != nil && !in.Sidecar { // its predecessor may still be there
-			spec.Listen = net.JoinHostPort(in.Address, "0")
-			addr, err = pl.app.Serve(spec)
+			l, err = t.sockets.listen(net.JoinHostPort(in.Address, "0"))
+		}
+		var addr string
+		if err == nil {
+			addr, err = pl.app.Serve(standin.Port{Port: port.Port, Protocol: in.protocol(port.Port)}, l)
 		}
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("%s: port %d has no application: %v", in.id(), port.Port, err))

@@ -25,7 +25,7 @@ type listener struct {
 
 // listen binds an address.
 func (p *Proxy) listen(address string) (*listener, error) {
-	s, err := net.Listen("tcp", address)
+	s, err := p.bind(address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,8 @@ type Options struct {
 	Log     *slog.Logger
 	Metrics *telemetry.Metrics
 	Limits  Limits
+	// Listen binds an address; net.Listen by default. Who chose the addresses may have them bound already.
+	Listen func(address string) (net.Listener, error)
 }
 
 // Limits bound what clients can ask of a proxy. Zero fields take the defaults of DefaultLimits.
@@ -67,6 +70,7 @@ type Proxy struct {
 	log      *slog.Logger
 	metrics  *telemetry.Metrics
 	limits   Limits
+	bind     func(address string) (net.Listener, error)
 	upstream *upstream.Set
 	conns    registry
 	flows    flows
@@ -97,13 +101,16 @@ var errNoSnapshot = errors.New("no snapshot has been applied yet")
 // New returns a proxy that listens nowhere until Apply.
 func New(o Options) *Proxy {
 	p := &Proxy{
-		log: o.Log, metrics: o.Metrics, limits: o.Limits.orDefault(),
+		log: o.Log, metrics: o.Metrics, limits: o.Limits.orDefault(), bind: o.Listen,
 		conns:     registry{conns: map[*conn]struct{}{}, wake: make(chan struct{}, 1)},
 		listeners: map[string]*listener{},
 		served:    make(chan struct{}),
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.bind == nil {
+		p.bind = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
 	}
 	p.upstream = upstream.NewSet(o.Metrics, p.log, p.speak2, now)
 	p.countFloods()

@@ -150,7 +150,7 @@ func TestCalledLater(t *testing.T) {
 	if got := call(); !strings.Contains(got, `"UNAVAILABLE"`) {
 		t.Errorf("nobody is there: %s", got)
 	}
-	if _, err := late.Serve(Port{Port: 1, Protocol: model.GRPC, Listen: address}); err != nil {
+	if _, err := late.Serve(Port{Port: 1, Protocol: model.GRPC}, listen(t, address)); err != nil {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(10 * time.Second); !strings.Contains(call(), `"late"`); time.Sleep(10 * time.Millisecond) {

@@ -43,7 +43,6 @@ type Role struct {
 type Port struct {
 	Port     int // the workload's
 	Protocol model.Protocol
-	Listen   string // host:port to listen at; port 0 takes a free one
 }
 
 // part is a role while it is played.
@@ -123,19 +122,17 @@ func (a *App) SetBehaviour(b Behaviour) {
 // name is NAMESPACE/INSTANCE.
 func (a *App) name() string { return a.o.Namespace + "/" + a.o.Instance }
 
-// Serve serves one more port and returns host:port where. A port that is served already, in the same way, stays.
-func (a *App) Serve(p Port) (addr string, err error) {
+// Serve serves one more port at l, which it closes whatever happens, and returns host:port where. A port that is served
+// already, in the same way, stays where it is.
+func (a *App) Serve(p Port, l net.Listener) (addr string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if old := a.ports[p.Port]; old != nil {
+		_ = l.Close()
 		if old.spec == p {
 			return old.addr, nil
 		}
-		return "", fmt.Errorf("cannot serve port %d as %s at %s: it is served as %s at %s", p.Port, p.Protocol, p.Listen, old.spec.Protocol, old.addr)
-	}
-	l, err := net.Listen("tcp", p.Listen)
-	if err != nil {
-		return "", fmt.Errorf("cannot start stand-in %s/%s: %w", a.o.Namespace, a.o.Instance, err)
+		return "", fmt.Errorf("cannot serve port %d as %s at %s: it is served as %s at %s", p.Port, p.Protocol, l.Addr(), old.spec.Protocol, old.addr)
 	}
 	s := &server{spec: p, addr: l.Addr().String()}
 	switch p.Protocol {

@@ -165,12 +165,17 @@ type Server struct {
 
 // Listen serves h at address (host:port; port 0 takes a free one) until Close.
 func Listen(address string, h http.Handler, log *slog.Logger) (*Server, error) {
-	if log == nil {
-		log = slog.Default()
-	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve metrics and health at %s: %w", address, err)
+	}
+	return Serve(l, h, log), nil
+}
+
+// Serve serves h at l, which it closes, until Close.
+func Serve(l net.Listener, h http.Handler, log *slog.Logger) *Server {
+	if log == nil {
+		log = slog.Default()
 	}
 	s := &Server{listener: l, http: &http.Server{
 		Handler:           h,
@@ -186,7 +191,7 @@ func Listen(address string, h http.Handler, log *slog.Logger) (*Server, error) {
 			log.Error("metrics and health are no longer served", "reason", err)
 		}
 	})
-	return s, nil
+	return s
 }
 
 // Address returns where it listens, as host:port.
