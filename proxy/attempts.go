@@ -190,9 +190,15 @@ func (x *exchange) pause(d time.Duration) bool {
 func (x *exchange) broke(err error) (v verdict, stopped bool) {
 	switch {
 	case x.watch.over() || x.deadline <= now():
-		if x.watch.over() && x.watch.guard.why() == vanished {
-			x.vanish()
-			return over, true
+		if x.watch.over() {
+			switch how := x.watch.guard.why(); how {
+			case vanished:
+				x.vanish()
+				return over, true
+			case unsentBody, unreadAnswer:
+				x.held(how)
+				return over, true
+			}
 		}
 		return x.fail(x.late(), unknown), true
 	case x.pump != nil && x.pump.failed(err):

@@ -166,8 +166,9 @@ type outflow struct {
 	raw     bool // the end is that of the connection's sending side
 	// ahead, where it is not nil, has the first piece in a buffer with room for the head before it.
 	ahead   *inflow
-	started *bool  // set once something was written
-	bytes   *int64 // written
+	started *bool          // set once something was written
+	bytes   *int64         // written
+	mark    *atomic.Uint32 // odd while something is being written; nil where nobody wants to know
 }
 
 // maxHeld is how many bytes of small pieces wait for company at most.
@@ -231,6 +232,10 @@ func (f *outflow) Flush() error {
 
 func (f *outflow) write(p []byte) error {
 	*f.started = true
+	if f.mark != nil {
+		f.mark.Add(1)
+		defer f.mark.Add(1)
+	}
 	n, err := f.link.Write(p)
 	*f.bytes += int64(n)
 	return err

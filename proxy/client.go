@@ -11,6 +11,9 @@ import (
 // start begins the final response with x.res and returns where its body goes; end says that none follows. On HTTP/1 nothing
 // is written before the body's first piece, or Flush.
 func (x *exchange) start(end bool) sink {
+	if x.pump != nil {
+		x.watch.excused.Store(true)
+	}
 	if s := x.stream; s != nil {
 		x.started = true
 		x.sent += int64(x.res.Size())
@@ -23,7 +26,7 @@ func (x *exchange) start(end bool) sink {
 	}
 	x.down = outflow{
 		link: &x.conn.link, out: http1.AppendResponse(x.down.out[:0], &x.res, o), chunked: http1.Chunked(&x.res, o),
-		started: &x.started, bytes: &x.sent,
+		started: &x.started, bytes: &x.sent, mark: &x.watch.answer,
 	}
 	return &x.down
 }
@@ -36,6 +39,9 @@ func (x *exchange) options() http1.ResponseOptions {
 // interim passes a 1xx on, to a client that knows them. False means that the exchange has been ended.
 func (x *exchange) interim() bool {
 	x.told = true
+	if x.pump != nil && x.res.Status == 100 {
+		x.watch.excused.Store(false) // the client may have waited for this
+	}
 	if s := x.stream; s != nil {
 		s.call.Respond(&x.res, false)
 		s.call.Flush()
@@ -57,7 +63,9 @@ func (x *exchange) write(p []byte) bool {
 // push sends bytes to an HTTP/1 client.
 func (x *exchange) push(p []byte) bool {
 	before := x.sent
+	x.watch.answer.Add(1)
 	n, err := x.conn.link.Write(p)
+	x.watch.answer.Add(1)
 	x.sent += int64(n)
 	if err != nil {
 		x.untaken(x.sent == before)

@@ -368,8 +368,12 @@ func (x *exchange) vanish() {
 
 // interrupted ends an exchange whose time is over, or whose client has gone.
 func (x *exchange) interrupted() {
-	if x.watch.guard.why() == vanished {
+	switch how := x.watch.guard.why(); how {
+	case vanished:
 		x.vanish()
+		return
+	case unsentBody, unreadAnswer:
+		x.held(how)
 		return
 	}
 	o := x.late()

@@ -21,6 +21,8 @@ const (
 	routeTimeout
 	clientDeadline
 	clientGone
+	slowBody
+	slowRead
 	denied
 	loop
 	faultAbort
@@ -55,6 +57,8 @@ var endings = [outcomeCount]ending{
 	routeTimeout:      {name: "route_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},
 	clientDeadline:    {name: "client_deadline", status: 504, flags: telemetry.UT, body: "the deadline that the client set has passed"},
 	clientGone:        {name: "client_gone", flags: telemetry.DC},
+	slowBody:          {name: "slow_body", status: 408, flags: telemetry.SI},
+	slowRead:          {name: "slow_read", flags: telemetry.SI},
 	denied:            {name: "denied_by_policy", status: 502, flags: telemetry.NR, body: "the destination is not part of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY"},
 	retryExhausted:    {name: "retry_exhausted", status: 503, flags: telemetry.URX},
 	retryBudget:       {name: "retry_budget", status: 503, flags: telemetry.UO},

@@ -40,6 +40,10 @@ type Limits struct {
 	HeadTimeout time.Duration
 	// Idle is how long a client's connection may be idle between requests.
 	Idle time.Duration
+	// StreamIdle is how long a client may hold up an exchange: send nothing of a body while the application that has not
+	// answered waits for it, or take nothing of an answer that waits to be sent (Envoy's stream_idle_timeout). Negative sets
+	// no limit.
+	StreamIdle time.Duration
 	// Connections bounds the client connections of one listener; further ones are closed at once and counted.
 	Connections int
 	// Streams bounds the streams that a client has open at a time on one connection of HTTP/2.
@@ -47,7 +51,7 @@ type Limits struct {
 }
 
 // DefaultLimits are used where Options name none.
-var DefaultLimits = Limits{HeadTimeout: 10 * time.Second, Idle: time.Hour, Connections: 1 << 16, Streams: 100}
+var DefaultLimits = Limits{HeadTimeout: 10 * time.Second, Idle: time.Hour, StreamIdle: 5 * time.Minute, Connections: 1 << 16, Streams: 100}
 
 func (l Limits) orDefault() Limits {
 	if l.HeadTimeout <= 0 {
@@ -55,6 +59,9 @@ func (l Limits) orDefault() Limits {
 	}
 	if l.Idle <= 0 {
 		l.Idle = DefaultLimits.Idle
+	}
+	if l.StreamIdle == 0 {
+		l.StreamIdle = DefaultLimits.StreamIdle
 	}
 	if l.Connections <= 0 {
 		l.Connections = DefaultLimits.Connections

@@ -19,6 +19,7 @@ type replay struct {
 	kept  []byte
 	at    int // how much of kept the attempt under way has got
 	state atomic.Int32
+	mark  *atomic.Uint32 // odd while more is waited for; nil where nobody wants to know
 	ended bool  // from has nothing more
 	bytes int64 // that from has given
 }
@@ -73,6 +74,11 @@ func (r *replay) Wait() error {
 	if r.at < len(r.kept) || r.ended {
 		return nil
 	}
+	if r.mark == nil || r.count != nil && r.count.Between() { // who has sent a whole gRPC message owes no other
+		return r.from.Wait()
+	}
+	r.mark.Add(1)
+	defer r.mark.Add(1)
 	return r.from.Wait()
 }
 

@@ -23,6 +23,7 @@ type session struct {
 	streams map[*stream]struct{} // with an exchange under way
 	serving sync.WaitGroup
 	leaving int64 // since when the connection is to end; 0 while it is not
+	unread  stay  // the sweeper's: the socket that nobody reads
 	over    bool  // it is read no more: nothing is to interrupt what follows
 }
 
@@ -121,6 +122,7 @@ func (s *session) check(t int64) {
 	for k := range s.streams {
 		k.watch.check(t)
 	}
+	s.move(t)
 	busy, leaving := len(s.streams) > 0, s.leaving
 	s.mu.Unlock()
 	partial := s.m.Partial()
@@ -163,6 +165,7 @@ func (s *session) Request(st *http2.Stream, r *message.Request, end bool) {
 	k.st = st
 	k.mu.Unlock()
 	k.watch.client = k.call
+	k.watch.free.Store(false)
 	k.watch.arm(never)
 	x.stream, x.watch = k, &k.watch
 	if x.req.Upgrade {

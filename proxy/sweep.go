@@ -52,6 +52,8 @@ const (
 	expired cause = iota
 	vanished
 	drained
+	unsentBody   // the client does not go on with its body
+	unreadAnswer // the client does not go on reading
 )
 
 // arm begins a busy phase that may last until deadline. It reports whether the phase before was ended from outside, which
@@ -107,6 +109,7 @@ type waiter interface {
 // watch is what ends the waits of one HTTP/1 connection, or of one exchange on HTTP/2, from outside.
 type watch struct {
 	guard
+	motion
 	client waiter
 	// up and call are what the exchange under way waits on at the endpoint's side.
 	up   atomic.Pointer[link.Link]
@@ -282,6 +285,7 @@ func (c *conn) check(t int64, peek bool) {
 	}
 	w := &c.watch
 	w.check(t)
+	c.move(t)
 	if since := w.waiting.Load(); peek && since != 0 && t-since >= goneAfter && c.link.Ended() {
 		if d := w.deadline.Load(); d != fired {
 			w.fire(d, vanished, w.interrupt)

@@ -105,6 +105,7 @@ func (x *exchange) established() {
 func (x *exchange) tunnel() {
 	c := x.conn
 	x.complete, x.again = true, false
+	x.watch.free.Store(true)
 	x.watch.waiting.Store(0)
 	if x.watch.arm(never) && x.up != nil {
 		x.up.Resume()

@@ -60,9 +60,13 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	f.IntVar(&l.Head.Line, "max-line-bytes", d.Line, "how many `BYTES` a request line may have")
 	f.DurationVar(&l.HeadTimeout, "head-timeout", proxy.DefaultLimits.HeadTimeout, "how long a head may take to arrive")
 	f.DurationVar(&l.Idle, "idle-timeout", proxy.DefaultLimits.Idle, "how long a client's connection may be idle")
+	f.DurationVar(&l.StreamIdle, "stream-idle-timeout", proxy.DefaultLimits.StreamIdle, "how long a client may hold up an exchange, by not sending its body or not reading its answer; 0 is without end")
 	f.IntVar(&l.Connections, "max-connections", proxy.DefaultLimits.Connections, "how many `CONNECTIONS` of clients one listener takes")
 	if err := f.Parse(args[1:]); err != nil {
 		return exitUsage
+	}
+	if l.StreamIdle == 0 {
+		l.StreamIdle = -1
 	}
 	if o.snapshot == "" || f.NArg() > 0 {
 		return fail(errs, errors.New("run needs --snapshot FILE and nothing else; see outrider-proxy without arguments"), exitUsage)

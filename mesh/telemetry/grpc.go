@@ -97,5 +97,8 @@ func (m *Messages) Feed(p []byte) {
 	}
 }
 
+// Between says whether no message is under way. Only who feeds may ask.
+func (m *Messages) Between() bool { return m.prefix == 0 }
+
 // Count returns how many messages began; any goroutine may ask.
 func (m *Messages) Count() int64 { return m.count.Load() }

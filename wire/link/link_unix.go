@@ -177,6 +177,13 @@ func (l *Link) Traffic() (t Traffic, ok bool) {
 	return t, ok
 }
 
+// Acked returns how many bytes the peer's kernel has acknowledged, TLS's own included, or false where ours does not say.
+func (l *Link) Acked() (n int64, ok bool) {
+	var t Traffic
+	_ = l.raw.Control(func(fd uintptr) { t, ok = traffic(int(fd)) })
+	return t.Sent, ok
+}
+
 // Used is Traffic as it will be once the peer has acknowledged all that was written, without what nobody has read yet:
 // what Traffic says later, less this, has been written and read since, or waits to be read.
 func (l *Link) Used() (t Traffic, ok bool) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/outrider-mesh/outrider/wire/http2"
 	"github.com/outrider-mesh/outrider/wire/message"
@@ -49,6 +50,8 @@ type Call struct {
 	// The receiving goroutine's own.
 	lent int // bytes that Next gave out last
 	owed int // bytes given back to the peer since the last flush
+
+	stalled atomic.Int64 // since when Send has waited for room with nothing taken
 
 	mu          sync.Mutex
 	in, out     sync.Cond // there is something to receive; there is room to send
@@ -340,22 +343,34 @@ func (c *Call) Send(p []byte, end bool) error {
 	defer c.mu.Unlock()
 	for {
 		if c.reset != nil {
+			c.stalled.Store(0)
 			return c.reset
 		}
 		c.writable = false
 		n := c.s.Send(p, end)
 		if n == len(p) {
+			if c.stalled.Load() != 0 {
+				c.stalled.Store(0)
+			}
 			return nil
+		}
+		if n > 0 || c.stalled.Load() == 0 {
+			c.stalled.Store(c.mux.now())
 		}
 		p = p[n:]
 		flushed := false
 		for !c.writable && c.reset == nil {
 			if err := c.sleep(&c.out, &flushed); err != nil {
+				c.stalled.Store(0)
 				return err
 			}
 		}
 	}
 }
+
+// Stalled is since when Send has been waiting for room without a byte taken, by the clock that New was given; 0 while it
+// is not. Any goroutine may ask before Release.
+func (c *Call) Stalled() int64 { return c.stalled.Load() }
 
 // SendTrailers ends the body with fields. It returns a *ResetError where the stream has ended before.
 func (c *Call) SendTrailers(t *message.Head) error {
