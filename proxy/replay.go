@@ -20,8 +20,8 @@ type replay struct {
 	at    int // how much of kept the attempt under way has got
 	state atomic.Int32
 	mark  *atomic.Uint32 // odd while more is waited for; nil where nobody wants to know
-	ended bool  // from has nothing more
-	bytes int64 // that from has given
+	ended bool           // from has nothing more
+	bytes int64          // that from has given
 }
 
 // The states of a replay.
