@@ -37,7 +37,7 @@ func balancer(t testing.TB, policy model.Policy, hosts []*Host, previous Balance
 }
 
 // critical is the chi-square value that chance exceeds once in a thousand, by degrees of freedom.
-var critical = map[int]float64{1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 9: 27.88}
+var critical = map[int]float64{0: 0, 1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 9: 27.88}
 
 // fits fails the test where counts are not draws by these shares. Seeds are fixed, so the verdict is always the same.
 func fits(t *testing.T, name string, counts []int, shares ...float64) {

@@ -49,14 +49,15 @@ func (l *latency) observe(took float64, now int64) {
 	}
 }
 
-// now returns the estimate in nanoseconds.
-func (l *latency) now(now int64) float64 {
-	word := l.word.Load()
-	if word == 0 {
-		return float64(unknownLatency)
+// expected returns the estimate in nanoseconds. That of an endpoint that has not answered yet fades too, since it came:
+// else it would never be asked where all others are faster than that.
+func (v *Vitals) expected(now int64) float64 {
+	moment := uint32(now >> momentBits)
+	estimate, since := float32(unknownLatency), uint32(v.Since.Load()>>momentBits)
+	if word := v.latency.word.Load(); word != 0 {
+		estimate, since = unpack(word)
 	}
-	estimate, since := unpack(word)
-	return float64(estimate) * fade(max(int32(uint32(now>>momentBits)-since), 0))
+	return float64(estimate) * fade(max(int32(moment-since), 0))
 }
 
 func unpack(word uint64) (estimate float32, moment uint32) {
@@ -83,10 +84,11 @@ func (v *Vitals) ObserveFailure(took, retryAfter time.Duration, now int64) {
 	v.latency.observe(float64(max(took, failureCosts, min(retryAfter, mostPenalty))), now)
 }
 
-// peakEWMA draws two different hosts and takes the one that costs less: its expected latency times the exchanges that it
-// would then have, by weight.
+// peakEWMA draws two different hosts, by weight, and takes the one that costs less: its expected latency times the
+// exchanges that it would then have.
 type peakEWMA struct {
-	hosts []*Host
+	hosts []*Vitals
+	split *Split // nil where all weigh the same
 	clock Clock
 }
 
@@ -94,18 +96,21 @@ func newPeakEWMA(hosts []*Host, clock Clock) Balancer {
 	if len(hosts) == 0 {
 		return nobody{}
 	}
-	return &peakEWMA{hosts, clock}
+	b := &peakEWMA{hosts: make([]*Vitals, len(hosts)), clock: clock}
+	for i, h := range hosts {
+		b.hosts[i] = h.Vitals
+	}
+	if !sameWeights(hosts) {
+		b.split = splitOf(hosts)
+	}
+	return b
 }
 
 func (b *peakEWMA) Pick(_ Key, r *Rand) int {
-	n := len(b.hosts)
-	if n == 1 {
+	if len(b.hosts) == 1 {
 		return 0
 	}
-	i, j := r.N(n), r.N(n-1)
-	if j >= i {
-		j++
-	}
+	i, j := b.two(r)
 	now := b.clock()
 	if b.cost(j, now) < b.cost(i, now) {
 		return j
@@ -113,7 +118,25 @@ func (b *peakEWMA) Pick(_ Key, r *Rand) int {
 	return i
 }
 
+// two draws two hosts; they are different, but where one has nearly all the weight.
+func (b *peakEWMA) two(r *Rand) (i, j int) {
+	if b.split == nil {
+		i, j = r.N(len(b.hosts)), r.N(len(b.hosts)-1)
+		if j >= i {
+			j++
+		}
+		return i, j
+	}
+	i = b.split.Pick(r)
+	for range 8 {
+		if j = b.split.Pick(r); j != i {
+			break
+		}
+	}
+	return i, j
+}
+
 func (b *peakEWMA) cost(i int, now int64) float64 {
-	h := b.hosts[i]
-	return h.latency.now(now) * float64(max(h.Active.Load(), 0)+1) / float64(h.weight())
+	v := b.hosts[i]
+	return v.expected(now) * float64(max(v.Active.Load(), 0)+1)
 }

@@ -139,7 +139,7 @@ func (p *Pool) Pick(k Key, r *Rand) int {
 const draws = 5
 
 // PickOther picks as Pick does, but, as long as one is left, a host that is not among those that were tried: in a few draws
-// by the policy, then any other from a random place on, of the first priority that has one. Where all were tried it picks
+// by the policy, then any other of the first priority that has one. Where all were tried it picks
 // one of them again: -1 means that Pick finds none either. With elsewhere, the priorities of the hosts that were tried are
 // left out while there are others, after every second try (Istio's retryRemoteLocalities; Envoy's previous_priorities).
 func (p *Pool) PickOther(k Key, r *Rand, tried []int, elsewhere bool) int {
@@ -157,12 +157,17 @@ func (p *Pool) PickOther(k Key, r *Rand, tried []int, elsewhere bool) int {
 			return last
 		}
 	}
+	way := r
+	if p.keyed && k.Has { // the same one for the same key
+		own := NewRand(k.Hash)
+		way = &own
+	}
 	for _, shunned := range [...]bool{false, true} {
 		for t := range now.tiers {
 			if p.shuns(&now.tiers[t], left) != shunned {
 				continue
 			}
-			if i := now.tiers[t].untried(r, tried); i >= 0 {
+			if i := now.tiers[t].untried(way, tried); i >= 0 {
 				return i
 			}
 		}
@@ -170,30 +175,19 @@ func (p *Pool) PickOther(k Key, r *Rand, tried []int, elsewhere bool) int {
 	return last
 }
 
-// untried returns a host of t that was not tried, -1 without one.
+// untried returns any of the hosts of t that were not tried, -1 where there is none.
 func (t *tier) untried(r *Rand, tried []int) int {
-	n := 0
-	for i := range t.groups {
-		n += len(t.groups[i].members)
-	}
-	if n == 0 {
-		return -1
-	}
-	from, at, first := r.N(n), 0, -1
+	found, n := -1, 0
 	for i := range t.groups {
 		for _, m := range t.groups[i].members {
 			if !slices.Contains(tried, m) {
-				if at >= from {
-					return m
-				}
-				if first < 0 {
-					first = m
+				if n++; r.N(n) == 0 { // each of n so far is kept with the same chance
+					found = m
 				}
 			}
-			at++
 		}
 	}
-	return first
+	return found
 }
 
 // shuns says whether one of the hosts that are to be left alone is of the priority.
