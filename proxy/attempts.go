@@ -52,6 +52,9 @@ func (x *exchange) failWith(o outcome, status int, why string, f fate) verdict {
 
 // attempts sends the request, again where that is allowed, until there is an answer to keep, or none to be had.
 func (x *exchange) attempts() verdict {
+	if a := x.retries().allowance; a != nil {
+		a.Request(now())
+	}
 	for x.tries = 1; ; x.tries++ {
 		e, v := x.pick()
 		if e == nil {

@@ -134,6 +134,9 @@ func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 func (g *generation) table(t *model.Table) (*route.Table[*rule], error) {
 	return route.Compile(t, func(_ *model.VirtualHost, r *model.Rule) (*rule, error) {
 		made, err := newRule(r, g.change.Clusters)
+		if err == nil && made.retries != nil && made.retries.spec.Allowance != nil {
+			made.retries.allowance, err = g.change.Allowance(t.Name+" "+r.Origin.Kind+" "+r.Origin.Namespace+"/"+r.Origin.Name+" "+r.Origin.Rule, made.retries.spec.Allowance)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %s %s/%s: %s: %w", r.Origin.File, r.Origin.Line, r.Origin.Kind, r.Origin.Namespace, r.Origin.Name, r.Origin.Rule, err)
 		}

@@ -46,6 +46,9 @@ func TestOutlier(t *testing.T) {
 		t.Errorf("%d endpoints are ejected", ejected)
 	}
 	ill.Store(false)
+	if n := valueOf(t, p, "outrider_endpoint_ejected", "reason=consecutive_5xx"); n != 1 {
+		t.Errorf("outrider_endpoint_ejected is %v", n)
+	}
 	eventually(t, "it returns", func() bool {
 		if s := get(); s != 200 {
 			t.Fatalf("an answer of %d", s)

@@ -12,8 +12,6 @@ import (
 type stats struct {
 	accepted, refused atomic.Uint64
 	resent            atomic.Uint64
-	retried           atomic.Uint64
-	unkept            atomic.Uint64 // could not be sent again, as their body was not kept
 }
 
 // identify finds the edge between the caller, which introduces itself in a header, and this workload. The header ends here.

@@ -147,27 +147,32 @@ func (x *exchange) safe(r *retries, v verdict) bool {
 // the last one brought stands.
 func (x *exchange) retry(v verdict) bool {
 	r := x.retries()
+	if x.tries > 1 && v == answered && !r.wants(x, v) {
+		x.target.cluster.Tally.Succeeded.Add(1)
+	}
 	if !r.wants(x, v) || !x.safe(r, v) || x.told {
 		return false
 	}
 	if r == atOnce && len(x.target.cluster.Members) < 2 && x.failure.fate == unsent {
 		return false // there is no other to be asked
 	}
-	if x.tries > int(r.attempts) {
+	t := x.target.cluster.Tally
+	switch {
+	case x.tries > int(r.attempts):
 		if x.tries > 1 {
 			x.flags |= telemetry.URX
+			t.Exhausted.Add(1)
 		}
 		return false
-	}
-	if r.allowance != nil && !r.allowance.Retry(now()) {
+	case r.allowance != nil && !r.allowance.Retry(now()):
 		x.flags |= telemetry.UO
+		t.Refused.Add(1)
+		return false
+	case x.pump != nil && !x.pump.body.claim():
+		t.Unkept.Add(1)
 		return false
 	}
-	if x.pump != nil && !x.pump.body.claim() {
-		x.conn.proxy.stats.unkept.Add(1)
-		return false
-	}
-	x.conn.proxy.stats.retried.Add(1)
+	t.Retried.Add(1)
 	return true
 }
 

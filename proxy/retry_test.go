@@ -80,6 +80,26 @@ func TestRetries(t *testing.T) {
 	}, 503, 1, "")
 }
 
+// TestRetryAllowance holds retries to a share of the requests.
+func TestRetryAllowance(t *testing.T) {
+	o := newOrigin(t, answers(strings.Split(strings.Repeat("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n|", 1000), "|")...))
+	p := start(t, snapshotOf(retrying(model.Retries{
+		Attempts: 1, On: []string{"5xx"}, Origin: &model.Origin{Kind: "Service"},
+		Allowance: &model.RetryAllowance{Ratio: 0.1, PerSecond: 1, TTL: model.Duration(10 * time.Second)},
+	}), o.address()), Limits{})
+	c := dial(t, p, "outbound")
+	for range 200 {
+		c.send("GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+		if a := c.read("GET"); a.status != 503 {
+			t.Fatal(a.status)
+		}
+	}
+	retried, refused := valueOf(t, p, "outrider_retries_total"), valueOf(t, p, "outrider_retries_abandoned_total", "reason=budget")
+	if retried < 20 || retried > 40 || retried+refused != 200 {
+		t.Errorf("%v retries, %v refused, of 200 requests with a ratio of 0.1 and 10 besides", retried, refused)
+	}
+}
+
 // TestPerTryTimeout ends attempts that take too long, and asks again within the route's timeout.
 func TestPerTryTimeout(t *testing.T) {
 	var attempts atomic.Int64

@@ -33,6 +33,9 @@ func (p *Proxy) Clusters() []admin.ClusterStatus {
 			e := admin.EndpointStatus{Address: m.Address(), Instance: m.Spec.Instance, Weight: m.Spec.Weight, Locality: m.Spec.Locality, Active: m.Host.Active.Load()}
 			e.Busy, e.Idle = m.Connections()
 			e.Opened, e.Failed = m.Opened()
+			if m.Outlier != nil && m.Outlier.Ejected() {
+				e.Ejected = true
+			}
 			s.Endpoints[i] = e
 		}
 		all = append(all, s)
@@ -58,7 +61,7 @@ func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descAccepted, descRefused, descOpen, descResent, descActive, descConns, descOpened, descFailed} {
 		ch <- d
 	}
-	for _, d := range gateDescs {
+	for _, d := range append(gateDescs, resilienceDescs...) {
 		ch <- d
 	}
 }
@@ -79,7 +82,12 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 		g.gates.collect(counter)
 	}
 	told := map[[4]string]bool{} // a configuration may name an endpoint twice; a scrape with a series twice fails as a whole
+	clusters := map[[3]string]bool{}
 	for _, c := range p.upstream.Current() {
+		if l := [3]string{or(c.Spec.Service.Host, c.Spec.Name), port(c.Spec.Port), c.Spec.Subset}; !clusters[l] {
+			clusters[l] = true
+			collectResilience(ch, c, l[:])
+		}
 		for i := range c.Members {
 			m := &c.Members[i]
 			l := []string{or(c.Spec.Service.Host, c.Spec.Name), port(c.Spec.Port), c.Spec.Subset, m.Address()}

@@ -51,6 +51,8 @@ type EndpointStatus struct {
 	// Opened and Failed count connections since the endpoint is known.
 	Opened uint64 `json:"opened"`
 	Failed uint64 `json:"failed"`
+	// Ejected says that outlier detection has it rest.
+	Ejected bool `json:"ejected,omitempty"`
 }
 
 // New returns the handler of what o holds. It answers GET and HEAD only, and changes nothing.

@@ -36,6 +36,9 @@ type Cluster struct {
 	// Health knows who is ejected, nil where nobody ever is.
 	Health *Health
 
+	// Tally counts retries.
+	Tally *Tally
+
 	outlier outlier.Settings
 	dialled *dialled // of a Passthrough cluster
 }

@@ -37,9 +37,10 @@ type Set struct {
 	dialled map[string]*dialled
 	current map[string]*Cluster
 	// breakers and watched are replaced as a whole.
-	breakers map[string]*Breaker
-	watched  []*Health
-	sweeps   int
+	breakers   map[string]*Breaker
+	allowances map[string]allowance // the same; one change at a time reads it without mu
+	watched    []*Health
+	sweeps     int
 }
 
 // key names an endpoint's state. How it is spoken to is part of it: a connection that was made in the clear, or to whom another
@@ -63,13 +64,15 @@ type Change struct {
 	state    map[key]*Endpoint
 	dialled  map[string]*dialled
 	breakers map[string]*Breaker
+
+	allowances map[string]allowance
 }
 
 // Prepare builds clusters and the breakers before them; nothing that is in force changes.
 func (s *Set) Prepare(specs []model.Cluster, breakers []model.Breaker) (*Change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ch := &Change{set: s, Clusters: make(map[string]*Cluster, len(specs)), state: make(map[key]*Endpoint, len(s.state)), dialled: map[string]*dialled{}, breakers: map[string]*Breaker{}}
+	ch := &Change{set: s, Clusters: make(map[string]*Cluster, len(specs)), state: make(map[key]*Endpoint, len(s.state)), dialled: map[string]*dialled{}, breakers: map[string]*Breaker{}, allowances: map[string]allowance{}}
 	for i := range specs {
 		c, err := ch.cluster(&specs[i])
 		if err != nil {
@@ -117,6 +120,9 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 	}
 	if c.Balancer, err = balance.NewPool(spec.LoadBalancer, spec.Panic, hosts, old.Balancer, s.clock); err != nil {
 		return nil, err
+	}
+	if c.Tally = old.Tally; c.Tally == nil {
+		c.Tally = new(Tally)
 	}
 	if err := ch.health(c, old); err != nil {
 		return nil, err
@@ -223,7 +229,7 @@ func (ch *Change) Commit() {
 	for _, b := range ch.breakers {
 		b.Configure(b.settings, s.clock())
 	}
-	s.breakers = ch.breakers
+	s.breakers, s.allowances = ch.breakers, ch.allowances
 	release(s.metrics, s.current)
 	s.state, s.dialled, s.current = ch.state, ch.dialled, ch.Clusters
 	for _, c := range s.current {

@@ -1,0 +1,60 @@
+package proxy
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/outrider-mesh/outrider/proxy/outlier"
+	"github.com/outrider-mesh/outrider/proxy/upstream"
+)
+
+var (
+	clusterLabels   = upstreamLabels[:3:3]
+	descRetries     = prometheus.NewDesc("outrider_retries_total", "Attempts after a request's first.", clusterLabels, nil)
+	descRetriesOK   = prometheus.NewDesc("outrider_retries_succeeded_total", "Requests that were answered well after a retry.", clusterLabels, nil)
+	descRetriesOver = prometheus.NewDesc("outrider_retries_abandoned_total", "Requests that were not sent again though their policy names what befell them, by what stood against it: exhausted, budget, body.", append(clusterLabels, "reason"), nil)
+	descEjected     = prometheus.NewDesc("outrider_endpoint_ejected", "1 for each endpoint that outlier detection has ejected, by what it was ejected for.", append(upstreamLabels[:4:4], "reason"), nil)
+	descEjections   = prometheus.NewDesc("outrider_endpoint_ejections_total", "Ejections of endpoints.", append(clusterLabels, "reason"), nil)
+	descSpared      = prometheus.NewDesc("outrider_endpoint_ejections_spared_total", "Endpoints that failed but were not ejected, as too many are (maxEjectionPercent).", clusterLabels, nil)
+	descEndpoints   = prometheus.NewDesc("outrider_endpoints", "Endpoints of a destination that detects outliers, by whether they may be picked.", append(clusterLabels, "state"), nil)
+	descPanic       = prometheus.NewDesc("outrider_panic", "1 where so few endpoints are healthy that all are used (minHealthPercent).", clusterLabels, nil)
+
+	resilienceDescs = []*prometheus.Desc{descRetries, descRetriesOK, descRetriesOver, descEjected, descEjections, descSpared, descEndpoints, descPanic}
+)
+
+// collectResilience tells of a cluster's retries, where there were any, and of its ejections, where there may be some.
+func collectResilience(ch chan<- prometheus.Metric, c *upstream.Cluster, l []string) {
+	tell := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, more ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v, append(l[:3:3], more...)...)
+	}
+	count := func(d *prometheus.Desc, n uint64, more ...string) {
+		tell(d, prometheus.CounterValue, float64(n), more...)
+	}
+	t := c.Tally
+	retried, exhausted, refused, unkept := t.Retried.Load(), t.Exhausted.Load(), t.Refused.Load(), t.Unkept.Load()
+	if retried+exhausted+refused+unkept > 0 {
+		count(descRetries, retried)
+		count(descRetriesOK, t.Succeeded.Load())
+		count(descRetriesOver, exhausted, "exhausted")
+		count(descRetriesOver, refused, "budget")
+		count(descRetriesOver, unkept, "body")
+	}
+	h := c.Health
+	if h == nil {
+		return
+	}
+	s := h.Stats()
+	for r := range outlier.ReasonCount {
+		count(descEjections, s.Enforced[r], r.String())
+	}
+	count(descSpared, s.Overflow)
+	h.Ejected(func(address string, reason outlier.Reason) {
+		tell(descEjected, prometheus.GaugeValue, 1, address, reason.String())
+	})
+	tell(descEndpoints, prometheus.GaugeValue, float64(s.Hosts-s.Active), "healthy")
+	tell(descEndpoints, prometheus.GaugeValue, float64(s.Active), "ejected")
+	panicking := 0.0
+	if c.Balancer.Panicking() {
+		panicking = 1
+	}
+	tell(descPanic, prometheus.GaugeValue, panicking)
+}
