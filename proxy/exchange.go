@@ -55,8 +55,9 @@ type exchange struct {
 	back       inflow         // the answer's body, of up
 	down       outflow        // the answer as an HTTP/1 client gets it
 	pump       *pump
-	inline     int  // bytes of the request's body, all in conn.in, while it was not sent away for good
-	streams    bool // the body is not all there: a pump sends it
+	copies     *copies // of a request whose body is still to come, for mirrors
+	inline     int     // bytes of the request's body, all in conn.in, while it was not sent away for good
+	streams    bool    // the body is not all there: a pump sends it
 	resent     bool
 	bounded    bool // the deadline is the breaker's
 	fellBack   bool // the answer is that of the breaker's fallback
@@ -351,6 +352,9 @@ func (x *exchange) finish() {
 	if x.pump != nil {
 		x.pump.end()
 		x.received += x.pump.bytes
+	}
+	if x.copies != nil {
+		x.copies.abandon()
 	}
 	if x.answer != nil {
 		link.PutBuffer(x.answer)

@@ -35,6 +35,9 @@ func (x *exchange) forward() {
 		return
 	}
 	x.edit()
+	if x.rule.mirrors != nil {
+		x.mirror()
+	}
 	switch x.protect() {
 	case answered:
 		x.relay()

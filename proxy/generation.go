@@ -140,7 +140,7 @@ func (g *generation) table(t *model.Table) (*route.Table[*rule], error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %s %s/%s: %s: %w", r.Origin.File, r.Origin.Line, r.Origin.Kind, r.Origin.Namespace, r.Origin.Name, r.Origin.Rule, err)
 		}
-		g.gates.guard(r, made)
+		g.gates.guard(r, made, g.change.Clusters)
 		return made, nil
 	})
 }

@@ -81,6 +81,7 @@ type Proxy struct {
 	upstream *upstream.Set
 	conns    registry
 	flows    flows
+	mirrors  mirrors
 	stats    stats
 	floods   http2.Stats
 	crew     crew
@@ -244,6 +245,7 @@ func (p *Proxy) Drain(ctx context.Context) error {
 		<-p.served
 	}
 	p.die()
+	p.mirrors.close()
 	p.awake() // only now: it is the sweeper that notices an exchange that cut came too early for
 	p.sweeping.Wait()
 	p.crew.close()

@@ -52,7 +52,7 @@ func (x *exchange) startPump() {
 }
 
 func (x *exchange) newPump() *pump {
-	p := &pump{body: replay{count: x.requestMessages(), most: x.retries().keep(), mark: &x.watch.body}}
+	p := &pump{body: replay{count: x.requestMessages(), most: x.retries().keep(), mark: &x.watch.body, copies: x.copies}}
 	x.watch.excused.Store(x.req.ExpectContinue) // until it is told to go on
 	if s := x.stream; s != nil {
 		p.body.from, p.client = s.call, s.call

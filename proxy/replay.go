@@ -22,6 +22,8 @@ type replay struct {
 	mark  *atomic.Uint32 // odd while more is waited for; nil where nobody wants to know
 	ended bool           // from has nothing more
 	bytes int64          // that from has given
+	// copies, where there are any, get each piece once.
+	copies *copies
 }
 
 // The states of a replay.
@@ -58,6 +60,9 @@ func (r *replay) Next() (p []byte, end bool, err error) {
 	r.bytes += int64(len(p))
 	if r.count != nil {
 		r.count.Feed(p)
+	}
+	if r.copies != nil {
+		r.copies.add(p, end, r.from)
 	}
 	if len(r.kept)+len(p) > r.most && r.state.CompareAndSwap(whole, lost) {
 		r.kept, r.at = r.kept[:0], 0

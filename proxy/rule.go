@@ -19,6 +19,7 @@ type rule struct {
 	reply    *reply
 	// Of a route:
 	fault          *fault
+	mirrors        []mirrorTarget
 	targets        []target
 	split          *balance.Split // nil with a single target
 	rewrite        *policy.Rewrite

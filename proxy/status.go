@@ -79,7 +79,7 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 	counter(descResent, p.stats.resent.Load())
 	gauge(descOpen, p.conns.count())
 	if g := p.generation.Load(); g != nil {
-		g.gates.collect(counter)
+		g.gates.collect(g.change.Clusters, counter)
 	}
 	told := map[[4]string]bool{} // a configuration may name an endpoint twice; a scrape with a series twice fails as a whole
 	clusters := map[[3]string]bool{}

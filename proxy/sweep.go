@@ -258,6 +258,7 @@ func (p *Proxy) sweep(ctx context.Context) {
 		}
 		clear(conns)
 		p.upstream.Judge(t)
+		p.mirrors.check(t)
 		if t-lastTidy >= int64(time.Second) {
 			lastTidy = t
 			p.upstream.Sweep(t)

@@ -34,6 +34,13 @@ func (h *Head) Reset() {
 	h.known = 0
 }
 
+// CopyFrom makes h a copy of o that shares no memory with it.
+func (h *Head) CopyFrom(o *Head) {
+	h.buf = append(h.buf[:0], o.buf...)
+	h.fields = append(h.fields[:0], o.fields...)
+	h.known = o.known
+}
+
 // Footprint returns the bytes of memory that h holds on to; owners drop heads that grew out of the ordinary instead of pooling them.
 func (h *Head) Footprint() int { return cap(h.buf) + 20*cap(h.fields) }
 

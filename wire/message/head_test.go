@@ -285,3 +285,27 @@ func BenchmarkIdentify(b *testing.B) {
 		}
 	}
 }
+
+// A copy says the same and shares nothing with the original.
+func TestRequestCopy(t *testing.T) {
+	var o, c Request
+	c.Set("x-old", "gone")
+	o.SetMethod([]byte("POST"))
+	o.SetPath([]byte("/a"))
+	o.SetAuthority([]byte("app"))
+	o.Add("x-field", "1")
+	o.Add("content-type", "text/plain")
+	o.BodyLength, o.Trailers = 7, true
+	c.CopyFrom(&o)
+	o.Set("x-field", "2")
+	c.Set("content-type", "text/html")
+	if v, _ := c.Lookup("x-field"); string(v) != "1" {
+		t.Errorf("the copy has x-field %q", v)
+	}
+	if v, _ := o.Get(ContentType); string(v) != "text/plain" {
+		t.Errorf("the original has content-type %q", v)
+	}
+	if _, ok := c.Lookup("x-old"); ok || string(c.Method()) != "POST" || string(c.Path()) != "/a" || string(c.Authority()) != "app" || c.BodyLength != 7 || !c.Trailers {
+		t.Errorf("got %+v", &c)
+	}
+}

@@ -51,6 +51,14 @@ func (h *Head) span(b []byte) span {
 // Reset empties r and keeps its memory.
 func (r *Request) Reset() { *r = Request{Head: Head{buf: r.buf[:0], fields: r.fields[:0]}} }
 
+// CopyFrom makes r a copy of o that shares no memory with it, and keeps r's own where that suffices.
+func (r *Request) CopyFrom(o *Request) {
+	h := r.Head
+	h.CopyFrom(&o.Head)
+	*r = *o
+	r.Head = h
+}
+
 // Method returns the method, as received.
 func (r *Request) Method() []byte { return r.bytes(r.method) }
 
