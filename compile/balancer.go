@@ -1,10 +1,13 @@
 package compile
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	networking "istio.io/api/networking/v1alpha3"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/outrider-mesh/outrider/config"
 	"github.com/outrider-mesh/outrider/mesh/model"
@@ -15,6 +18,120 @@ const (
 	maxTable = 5000011
 	maxRing  = 8 << 20
 )
+
+// Annotations for what Istio has no field for.
+const (
+	balancerAnnotation = "outrider.dev/load-balancer"       // on a Service, ServiceEntry or DestinationRule: PEAK_EWMA
+	boundAnnotation    = "outrider.dev/hash-balance-factor" // on a DestinationRule, with consistentHash: percent
+)
+
+// balanced gives c its load balancer. A DestinationRule's annotation stands for each simple one of its own; a Service's, where
+// no loadBalancer chooses a policy.
+func (m *Mesh) balanced(c *cluster, s *networking.LoadBalancerSettings, d *destinationRule) {
+	c.LoadBalancer = balancer(s)
+	svc := c.port.service
+	switch {
+	case s.GetConsistentHash() != nil:
+		if d != nil {
+			c.LoadBalancer.Bound, _ = readBound(d.annotations[boundAnnotation])
+		}
+	case d != nil && d.annotations[balancerAnnotation] == string(model.PeakEWMA),
+		s.GetLbPolicy() == nil && svc.object.Annotations[balancerAnnotation] == string(model.PeakEWMA):
+		c.LoadBalancer = model.LoadBalancer{Policy: model.PeakEWMA}
+	}
+	switch c.LoadBalancer.Policy {
+	case "", model.LeastRequest, model.RoundRobin:
+		c.LoadBalancer.Warmup = warmup(s)
+	}
+	c.prefers = m.preference(s, svc)
+}
+
+// readBound reads the annotation; 0 is no bound, and whether it says one that can be kept.
+func readBound(text string) (percent uint32, ok bool) {
+	if text == "" {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || n < 100 {
+		return 0, false
+	}
+	return uint32(n), true
+}
+
+// warmup reads slow start; nil is none.
+func warmup(s *networking.LoadBalancerSettings) *model.Warmup {
+	w := &model.Warmup{MinimumPercent: 10, Aggression: 1}
+	switch {
+	case s.GetWarmup() != nil:
+		w.Duration = duration(s.Warmup.Duration)
+		if p := s.Warmup.MinimumPercent; p != nil {
+			w.MinimumPercent = min(max(p.Value, 0), 100)
+		}
+		if a := s.Warmup.Aggression; a != nil {
+			w.Aggression = max(a.Value, 1)
+		}
+	default:
+		w.Duration = duration(s.GetWarmupDurationSecs())
+	}
+	if w.Duration == 0 {
+		return nil
+	}
+	return w
+}
+
+// annotate takes the annotations of o, as far as no rule that was merged before has them.
+func (d *destinationRule) annotate(o *config.Object) {
+	for _, a := range []string{balancerAnnotation, boundAnnotation} {
+		if v, ok := o.Annotations[a]; ok && d.annotations[a] == "" {
+			if d.annotations == nil {
+				d.annotations = map[string]string{}
+			}
+			d.annotations[a] = v
+		}
+	}
+}
+
+// checkBalancers reports annotations about load balancing that mean nothing.
+func (m *Mesh) checkBalancers(objects []*config.Object, r *report) {
+	for _, o := range objects {
+		rule, isRule := o.Spec.(*networking.DestinationRule)
+		switch o.Spec.(type) {
+		case *networking.DestinationRule, *networking.ServiceEntry, *corev1.Service:
+		default:
+			continue
+		}
+		if v, ok := o.Annotations[balancerAnnotation]; ok && v != string(model.PeakEWMA) {
+			r.error(o, badValue, "metadata.annotations", "write PEAK_EWMA, or choose another policy by a DestinationRule's loadBalancer.simple",
+				"%s: %q is no load balancer that an annotation chooses", balancerAnnotation, v)
+		}
+		v, ok := o.Annotations[boundAnnotation]
+		if !ok {
+			continue
+		}
+		_, valid := readBound(v)
+		switch {
+		case !isRule:
+			r.warn(o, noEffect, "metadata.annotations", "move it to the DestinationRule that has consistentHash", "%s has an effect on a DestinationRule only", boundAnnotation)
+		case !valid || v == "":
+			r.error(o, badValue, "metadata.annotations", `write a percentage of at least 100, such as "125"`, "%s: %q is no percentage of at least 100; there is no bound", boundAnnotation, v)
+		case !hashes(rule):
+			r.warn(o, noEffect, "metadata.annotations", "add loadBalancer.consistentHash, or remove the annotation", "%s has no effect: the rule has no consistentHash", boundAnnotation)
+		}
+	}
+}
+
+// hashes says whether a policy of the rule has consistentHash.
+func hashes(rule *networking.DestinationRule) bool {
+	policies := []*networking.TrafficPolicy{rule.TrafficPolicy}
+	for _, s := range rule.Subsets {
+		policies = append(policies, s.TrafficPolicy)
+	}
+	return slices.ContainsFunc(policies, func(p *networking.TrafficPolicy) bool {
+		return p.GetLoadBalancer().GetConsistentHash() != nil || slices.ContainsFunc(p.GetPortLevelSettings(), func(l *networking.TrafficPolicy_PortTrafficPolicy) bool {
+			return l.LoadBalancer.GetConsistentHash() != nil
+		})
+	})
+}
 
 // balancer translates loadBalancer.
 func balancer(s *networking.LoadBalancerSettings) model.LoadBalancer {

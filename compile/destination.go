@@ -14,7 +14,8 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
-var policyBlocks = covers("loadBalancer.", "loadBalancer.simple", "loadBalancer.consistentHash", "connectionPool.", "connectionPool.tcp.",
+var policyBlocks = covers("loadBalancer.", "loadBalancer.simple", "loadBalancer.consistentHash", "loadBalancer.localityLbSetting",
+	"loadBalancer.warmup", "loadBalancer.warmupDurationSecs", "connectionPool.", "connectionPool.tcp.",
 	"connectionPool.tcp.connectTimeout", "connectionPool.http.", "connectionPool.http.h2UpgradePolicy", "connectionPool.http.useClientProtocol",
 	"connectionPool.http.maxConcurrentStreams", "tls")
 
@@ -32,6 +33,8 @@ type destinationRule struct {
 	policy   *networking.TrafficPolicy
 	origin   model.Origin // of policy
 	subsets  []*subset
+	// annotations are those about load balancing.
+	annotations map[string]string
 	// credentials says that a client's Secrets are asked for: what comes of the rule differs by where these are looked up.
 	credentials bool
 }
@@ -132,6 +135,7 @@ func (m *Mesh) addDestinationRule(o *config.Object, spec *networking.Destination
 			set.exact[host] = append(set.exact[host], d)
 		}
 	}
+	d.annotate(o)
 	if d.policy == nil && spec.TrafficPolicy != nil {
 		d.policy, d.origin = spec.TrafficPolicy, origin(o, "spec.trafficPolicy", "")
 	} else if spec.TrafficPolicy != nil {
@@ -140,6 +144,7 @@ func (m *Mesh) addDestinationRule(o *config.Object, spec *networking.Destination
 	}
 	m.reportTLS(o, "spec.trafficPolicy", d, spec.TrafficPolicy, r)
 	m.checkHash(o, "spec.trafficPolicy", spec.TrafficPolicy, r)
+	m.checkLocality(o, "spec.trafficPolicy", spec.TrafficPolicy, nil, r)
 	for i, s := range spec.Subsets {
 		field := fmt.Sprintf("spec.subsets[%d]", i)
 		if first := d.subset(s.Name); first != nil {
@@ -149,6 +154,7 @@ func (m *Mesh) addDestinationRule(o *config.Object, spec *networking.Destination
 		d.subsets = append(d.subsets, &subset{name: s.Name, labels: s.Labels, policy: s.TrafficPolicy, origin: origin(o, field, s.Name), field: field})
 		m.reportTLS(o, field+".trafficPolicy", d, s.TrafficPolicy, r)
 		m.checkHash(o, field+".trafficPolicy", s.TrafficPolicy, r)
+		m.checkLocality(o, field+".trafficPolicy", s.TrafficPolicy, spec.TrafficPolicy, r)
 		m.checkSubset(o, field, host, s, r)
 	}
 	if m.services.find(host, o.Namespace) == nil && !wildcard(host) {
@@ -241,6 +247,7 @@ type cluster struct {
 	model.Cluster
 	port       *port
 	labels     map[string]string
+	prefers    *preference // among localities; nil is none
 	refused    string      // why nothing may be sent there; "" otherwise
 	set        *breakerSet // of the client's that the breakers are from
 	undeclared bool        // Protocol is Auto for want of a declaration, not because a DestinationRule wants the client's own
@@ -308,7 +315,7 @@ func (m *Mesh) newCluster(p *port, name string, d *destinationRule, secrets stri
 		c.Kind = model.Passthrough
 		c.LoadBalancer.Policy = model.Original
 	} else {
-		c.LoadBalancer = balancer(effective.balancer)
+		m.balanced(c, effective.balancer, d)
 	}
 	if t := effective.pool.GetTcp().GetConnectTimeout(); t != nil {
 		c.ConnectTimeout = duration(t)

@@ -395,7 +395,7 @@ func (m *Mesh) cutGateway(p *Placement, namespace, workload string) (*model.Snap
 	s := &model.Snapshot{
 		Workload: model.Workload{Peer: g.Peer, Instance: g.Name + "-0", Labels: g.Labels},
 		Settings: m.settings,
-		Clusters: m.at(p).view(&v.view).clusters,
+		Clusters: m.at(p).view(&v.view, m.siteOf(g)).clusters,
 		Breakers: v.breakers,
 	}
 	for i, port := range g.Ports {

@@ -114,6 +114,7 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m.checkBreakers(r)
 	m.checkPorts(r)
 	m.checkSidecars(r)
+	m.checkBalancers(objects, r)
 	return m, r.sorted()
 }
 

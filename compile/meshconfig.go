@@ -14,7 +14,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
-var meshConfigCoverage = covers("connectTimeout", "outboundTrafficPolicy.", "outboundTrafficPolicy.mode", "defaultServiceExportTo",
+var meshConfigCoverage = covers("connectTimeout", "outboundTrafficPolicy.", "outboundTrafficPolicy.mode", "localityLbSetting", "defaultServiceExportTo",
 	"defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo", "rootNamespace", "pathNormalization", "h2UpgradePolicy", "protocolDetectionTimeout", "defaultConfig.", "defaultConfig.terminationDrainDuration")
 
 // readMeshConfig finds the mesh's configuration: of Options, else of the ConfigMap istio in istio-system, else Istio's defaults.

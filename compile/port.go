@@ -39,6 +39,7 @@ const (
 type candidate struct {
 	endpoint model.Endpoint
 	labels   map[string]string
+	node     string // that it runs on, where that is known
 }
 
 // opaque says whether what is spoken there is bytes to the proxy, not requests.

@@ -214,6 +214,9 @@ func sliceEndpoints(name string, all []*discoveryv1.EndpointSlice) []candidate {
 					if e.TargetRef != nil {
 						c.endpoint.Instance = e.TargetRef.Name
 					}
+					if e.NodeName != nil {
+						c.node = *e.NodeName
+					}
 					if e.Zone != nil {
 						c.endpoint.Locality.Zone = *e.Zone
 					}

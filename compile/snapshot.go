@@ -17,9 +17,21 @@ type placed struct {
 	instances map[string][]*Instance // by workload
 	claims    map[string]*Instance   // by address that Sidecars bind
 	endpoints map[*port][]candidate
-	clusters  map[*cluster]filledCluster
-	views     map[*view]*placedView
+	clusters  map[seenCluster]filledCluster
+	views     map[seenView]*placedView
 }
+
+// seenCluster is a cluster as clients of one place see it; seenView a view of theirs.
+type (
+	seenCluster struct {
+		*cluster
+		from string
+	}
+	seenView struct {
+		*view
+		from string
+	}
+)
 
 // filledCluster is a cluster with its endpoints, and its encoding.
 type filledCluster struct {
@@ -44,8 +56,8 @@ func (m *Mesh) at(p *Placement) *placed {
 		instances: map[string][]*Instance{},
 		claims:    m.claims(p),
 		endpoints: map[*port][]candidate{},
-		clusters:  map[*cluster]filledCluster{},
-		views:     map[*view]*placedView{},
+		clusters:  map[seenCluster]filledCluster{},
+		views:     map[seenView]*placedView{},
 	}
 	if at.former != nil {
 		at.former.former = nil
@@ -90,44 +102,53 @@ func (x *Instance) endpoint(w *workload, number int) (candidate, bool) {
 		if w.entry != nil {
 			weight = max(w.entry.Weight, 1)
 		}
-		return candidate{labels: w.Labels, endpoint: model.Endpoint{
+		return candidate{labels: w.Labels, node: w.node, endpoint: model.Endpoint{
 			Address: p.Listen, Weight: weight, Instance: x.Name, Peer: w.Peer, Locality: w.Locality, Sidecar: x.Sidecar,
 		}}, true
 	}
 	return candidate{}, false
 }
 
-// filled returns c with its endpoints.
-func (a *placed) filled(c *cluster) filledCluster {
-	if f, ok := a.clusters[c]; ok {
+// filled returns c with its endpoints, as a client sees them.
+func (a *placed) filled(c *cluster, client *site) filledCluster {
+	k := seenCluster{c, c.seenFrom(client)}
+	if f, ok := a.clusters[k]; ok {
 		return f
 	}
-	all := a.candidates(c.port)
-	var endpoints []model.Endpoint
-	if len(all) > 0 {
-		endpoints = make([]model.Endpoint, 0, len(all))
+	var fits []candidate
+	for _, e := range a.candidates(c.port) {
+		if selects(c.labels, e.labels) {
+			fits = append(fits, e)
+		}
 	}
-	for i := range all {
-		if selects(c.labels, all[i].labels) {
-			endpoints = append(endpoints, all[i].endpoint)
+	var endpoints []model.Endpoint
+	switch {
+	case len(fits) == 0:
+	case c.applies():
+		endpoints = c.prefers.preferred(fits, client)
+	default:
+		endpoints = make([]model.Endpoint, len(fits))
+		for i := range fits {
+			endpoints[i] = fits[i].endpoint
 		}
 	}
 	if a.former != nil {
-		if f, ok := a.former.clusters[c]; ok && slices.Equal(f.cluster.Endpoints, endpoints) {
-			a.clusters[c] = f
+		if f, ok := a.former.clusters[k]; ok && slices.Equal(f.cluster.Endpoints, endpoints) {
+			a.clusters[k] = f
 			return f
 		}
 	}
 	f := filledCluster{cluster: c.Cluster}
 	f.cluster.Endpoints = endpoints
 	f.encoded = encoded(&f.cluster)
-	a.clusters[c] = f
+	a.clusters[k] = f
 	return f
 }
 
-// view returns v with its endpoints.
-func (a *placed) view(v *view) *placedView {
-	if out, ok := a.views[v]; ok {
+// view returns v with its endpoints, as a client sees them.
+func (a *placed) view(v *view, client *site) *placedView {
+	k := seenView{v, v.seenFrom(client)}
+	if out, ok := a.views[k]; ok {
 		return out
 	}
 	out := &placedView{table: v.table, clusters: make([]model.Cluster, 0, len(v.clusters)+len(v.extra))}
@@ -136,7 +157,7 @@ func (a *placed) view(v *view) *placedView {
 		out.parts.clusters = append(out.parts.clusters, text)
 	}
 	for _, c := range v.clusters {
-		f := a.filled(c)
+		f := a.filled(c, client)
 		add(f.cluster, f.encoded)
 	}
 	for i := range v.extra {
@@ -155,7 +176,7 @@ func (a *placed) view(v *view) *placedView {
 		}
 		out.parts.table = v.encoded
 	}
-	a.views[v] = out
+	a.views[k] = out
 	return out
 }
 
@@ -219,7 +240,7 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 		return s, parts{}, nil
 	}
 	seen := m.view(namespace, w.Labels)
-	v := at.view(seen)
+	v := at.view(seen, &site{locality: w.Locality, node: w.node, labels: w.Labels})
 	s.Listeners = []model.Listener{{Name: outbound, Direction: model.Outbound, Address: x.Outbound, Protocol: model.HTTP, Table: outbound, Detect: m.detection(), Explicit: true}}
 	bound, tables := boundListeners(seen.bound, x, at.claims)
 	s.Listeners = reasoned(append(append(s.Listeners, bound...), in.listeners...), w.Annotations)

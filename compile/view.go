@@ -26,6 +26,7 @@ type view struct {
 	extra    []model.Cluster // of no service
 	headless []headlessPort
 	encoded  []byte // table, once asked for
+	sight    *sight // once asked for
 }
 
 // view returns the outbound view of a client.

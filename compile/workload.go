@@ -22,6 +22,7 @@ type workload struct {
 	object     *config.Object
 	entry      *networking.WorkloadEntry // of a WorkloadEntry
 	containers []TemplatePort            // a pod's container ports
+	node       string                    // that a pod asks to run on
 	router     bool                      // a gateway proxy, not an application
 	services   []*port                   // service ports that select it, Kubernetes Services first, in the order of objects
 }
@@ -118,7 +119,7 @@ func ownedBy(owners []metav1.OwnerReference, namespace string, known map[string]
 }
 
 func (m *Mesh) podWorkload(o *config.Object, meta *metav1.ObjectMeta, spec *corev1.PodSpec, n int) *workload {
-	w := &workload{object: o, router: strings.Contains(meta.Annotations["inject.istio.io/templates"], "gateway"), Template: Template{
+	w := &workload{object: o, node: cmp.Or(spec.NodeName, spec.NodeSelector[nodeLabel]), router: strings.Contains(meta.Annotations["inject.istio.io/templates"], "gateway"), Template: Template{
 		Peer:        m.peer(o.Namespace, o.Name, cmp.Or(spec.ServiceAccountName, spec.DeprecatedServiceAccount), meta.Labels),
 		Kind:        o.Kind,
 		Labels:      meta.Labels,
