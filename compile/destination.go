@@ -17,7 +17,7 @@ import (
 var policyBlocks = covers("loadBalancer.", "loadBalancer.simple", "loadBalancer.consistentHash", "loadBalancer.localityLbSetting",
 	"loadBalancer.warmup", "loadBalancer.warmupDurationSecs", "connectionPool.", "connectionPool.tcp.",
 	"connectionPool.tcp.connectTimeout", "connectionPool.http.", "connectionPool.http.h2UpgradePolicy", "connectionPool.http.useClientProtocol",
-	"connectionPool.http.maxConcurrentStreams", "tls")
+	"connectionPool.http.maxConcurrentStreams", "connectionPool.http.http2KeepAlive", "tls")
 
 var policyCoverage = covers("portLevelSettings.", "portLevelSettings.port").and(policyBlocks, policyBlocks.under("portLevelSettings."))
 
@@ -328,6 +328,7 @@ func (m *Mesh) newCluster(p *port, name string, d *destinationRule, secrets stri
 	}
 	upgraded := m.config.GetH2UpgradePolicy() == meshv1alpha1.MeshConfig_UPGRADE && p.protocol == model.HTTP
 	c.Protocol, c.MaxStreams = httpPool(protocol, effective.pool.GetHttp(), upgraded)
+	c.KeepAlive2 = keepAlive2(c.Protocol, effective.pool.GetHttp())
 	c.undeclared = c.Protocol == model.Auto && !effective.pool.GetHttp().GetUseClientProtocol()
 	m.secureCluster(c, d, effective.tls, secrets)
 	return c
@@ -370,6 +371,16 @@ func httpPool(declared model.Protocol, pool *networking.ConnectionPoolSettings_H
 		return model.HTTP2, streams
 	}
 	return declared, streams
+}
+
+// keepAlive2 is how connections of HTTP/2 are tested, nil where they are not. Without either time Istio tests nothing.
+func keepAlive2(spoken model.Protocol, pool *networking.ConnectionPoolSettings_HTTPSettings) *model.KeepAlive {
+	k := pool.GetHttp2KeepAlive()
+	interval, timeout := duration(k.GetInterval()), duration(k.GetTimeout())
+	if interval == 0 || timeout == 0 || opaque(spoken) || spoken == model.HTTP {
+		return nil
+	}
+	return &model.KeepAlive{Interval: interval, Timeout: timeout}
 }
 
 // secureCluster gives c the TLS that its DestinationRule asks for, else its port's BackendTLSPolicy.

@@ -233,6 +233,9 @@ func show(b *strings.Builder, s *model.Snapshot, side string, hosts []string) {
 		if c.MaxStreams != 0 {
 			fmt.Fprintf(b, " streams=%d", c.MaxStreams)
 		}
+		if k := c.KeepAlive2; k != nil {
+			fmt.Fprintf(b, " keepalive2=%s/%s", k.Interval, k.Timeout)
+		}
 		if t := c.TLS; t != nil {
 			fmt.Fprintf(b, " tls{%s sni=%q names=%v trust=%s certificate=%s skip=%t}", t.Mode, t.SNI, t.SubjectAltNames, certificateText(t.Trust), certificateText(t.Certificate), t.SkipVerify)
 		}

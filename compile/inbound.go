@@ -93,6 +93,7 @@ func (m *Mesh) inboundPool(c *model.Cluster, w *workload, p *port) {
 	if pool.GetHttp().UseClientProtocol {
 		c.Protocol = model.Auto
 	}
+	c.KeepAlive2 = keepAlive2(c.Protocol, pool.GetHttp())
 }
 
 // place returns where an ingress listener of x is, and where the application behind it. The listener is where others dial x;

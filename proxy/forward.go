@@ -198,12 +198,12 @@ func (x *exchange) dial(e *upstream.Endpoint) (*upstream.Conn, error) {
 }
 
 // connect2 opens a connection for HTTP/2, unless somebody else is about to.
-func (x *exchange) connect2(e *upstream.Endpoint, timeout time.Duration, most uint32) (*upstream.Shared, error) {
+func (x *exchange) connect2(e *upstream.Endpoint, timeout time.Duration, most uint32, sends int64) (*upstream.Shared, error) {
 	var secure *tls.Config
 	if x.target.cluster.TLS != nil {
 		secure = x.secure("h2", "http/1.1")
 	}
-	s, err := e.Connect(x.conn.proxy.life, timeout, secure, most)
+	s, err := e.Connect(x.conn.proxy.life, timeout, secure, most, sends)
 	if secure != nil {
 		x.conn.proxy.handshaken(err)
 	}

@@ -147,14 +147,18 @@ func (x *exchange) attempt2(e *upstream.Endpoint) (v verdict, only1 bool) {
 // share finds a connection to e that takes one more stream.
 func (x *exchange) share(e *upstream.Endpoint) (*upstream.Shared, error) {
 	max := x.target.cluster.Spec.MaxStreams
-	if s := e.Share(max); s != nil {
+	sends := int64(0)
+	if x.streams || x.inline > 0 || x.req.Upgrade {
+		sends = now()
+	}
+	if s := e.Share(max, sends); s != nil {
 		return s, nil
 	}
 	timeout, err := x.patience()
 	if err != nil {
 		return nil, err
 	}
-	return x.connect2(e, timeout, max)
+	return x.connect2(e, timeout, max, sends)
 }
 
 var errNoUpgrade = errors.New("the endpoint does not take an upgrade over HTTP/2 (RFC 8441)")

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,7 +58,7 @@ func TestMaxStreamsIsExact(t *testing.T) {
 
 	// Who found room and comes too late to use it is told so.
 	cluster := p.upstream.Current()[p.Snapshot().Clusters[0].Name]
-	s, err := cluster.Members[0].Connect(context.Background(), time.Minute, nil, most)
+	s, err := cluster.Members[0].Connect(context.Background(), time.Minute, nil, most, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,4 +163,105 @@ func TestTunnelCountsWhileItLasts(t *testing.T) {
 	f("TLS", func(t *testing.T, p *Proxy) *client {
 		return dialTLS(t, p, "secured", webConfig(a))
 	}, "", false)
+}
+
+// A connection to an endpoint that says nothing any more is found out by PING, and its exchanges end; one that is merely
+// quiet goes on.
+func TestKeepAliveOfEndpoints(t *testing.T) {
+	dead := newOrigin(t, func(c net.Conn, r *bufio.Reader) {
+		_, _ = io.WriteString(c, "\x00\x00\x00\x04\x00\x00\x00\x00\x00") // SETTINGS, and then nothing
+		_, _ = io.Copy(io.Discard, r)
+	})
+	alive := goServer(t, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(4 * time.Second) // many times what the dead one is given
+	})
+	f := func(name, address string, keep *model.KeepAlive, status int, reason string) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) {
+				s.Clusters[0].Protocol, s.Clusters[0].KeepAlive2 = model.HTTP2, keep
+			}, address), Limits{})
+			res, _ := fetch(t, goClient(t, p, 1), request("PUT", "http://app/", strings.NewReader("x")))
+			if res.StatusCode != status || res.Header.Get("X-Outrider-Reason") != reason {
+				t.Errorf("got %v", res)
+			}
+		})
+	}
+	keep := &model.KeepAlive{Interval: model.Duration(200 * time.Millisecond), Timeout: model.Duration(300 * time.Millisecond)}
+	f("dead", dead.address(), keep, 503, "upstream_reset")
+	f("quiet", alive, keep, 200, "")
+}
+
+// Streams whose bodies the application does not read leave room for others: a few more connections are opened, and no
+// more than that.
+func TestNeighboursOfStalledBodies(t *testing.T) {
+	release := make(chan struct{})
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	address := goServer(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen[r.RemoteAddr] = true
+		mu.Unlock()
+		if r.URL.Path == "/stall" {
+			<-release
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+	})
+	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) { s.Clusters[0].Protocol = model.HTTP2 }, address), Limits{})
+	c := goClient(t, p, 1)
+	var all sync.WaitGroup
+	cluster := p.upstream.Current()[p.Snapshot().Clusters[0].Name]
+	for n := 1; n <= 8; n++ {
+		all.Go(func() { // ends when the application reads
+			if status, b := tryFetch(c, request("POST", "http://app/stall", strings.NewReader(strings.Repeat("x", 4<<20)))); status != 200 {
+				t.Errorf("a stalled body: %d %s", status, b)
+			}
+		})
+		want := min(n, 4)
+		eventually(t, "a window that is used up", func() bool {
+			busy, _ := cluster.Members[0].Connections()
+			full := cluster.Members[0].Share(0, now()) == nil
+			return busy == want && full == (n < 4)
+		})
+		if n < 4 {
+			for range 3 {
+				if status, b := tryFetch(c, request("POST", "http://app/", strings.NewReader("small"))); status != 200 {
+					t.Errorf("a neighbour of %d stalled bodies: %d %s", n, status, b)
+				}
+			}
+		}
+		if status, b := tryFetch(c, request("GET", "http://app/", nil)); status != 200 {
+			t.Errorf("without a body, beside %d: %d %s", n, status, b)
+		}
+	}
+	close(release)
+	all.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(seen) != 4 {
+		t.Errorf("%d connections", len(seen))
+	}
+}
+
+// Clients that are gone without a word are found out by the kernel.
+func TestKeepAliveOfClients(t *testing.T) {
+	p := start(t, snapshotOf(nil, newOrigin(t, nil).address()), Limits{})
+	c := dial(t, p, "outbound")
+	c.send(get("/"))
+	c.read("GET")
+	for _, c := range p.conns.list(nil) {
+		raw, err := c.link.Conn().(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		on := 0
+		if cerr := raw.Control(func(fd uintptr) { on, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) }); cerr != nil || err != nil {
+			t.Fatal(cerr, err)
+		}
+		if on == 0 {
+			t.Error("SO_KEEPALIVE is off")
+		}
+		return
+	}
+	t.Error("no connection")
 }

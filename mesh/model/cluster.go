@@ -17,6 +17,8 @@ type Cluster struct {
 	TLS *ClientTLS `json:"tls,omitempty"`
 	// MaxStreams bounds the exchanges under way on one HTTP/2 connection (maxConcurrentStreams); 0 is what the peer allows.
 	MaxStreams uint32 `json:"maxStreams,omitempty"`
+	// KeepAlive2 tests connections of HTTP/2 with PING (http2KeepAlive); nil does not.
+	KeepAlive2 *KeepAlive `json:"keepAlive2,omitempty"`
 	// Limits bound what is done with the cluster; nil is nothing but the defaults.
 	Limits *Limits `json:"limits,omitempty"`
 	// Outlier and Accrual let endpoints that fail rest; nil is never. At most one is set.
@@ -29,6 +31,14 @@ type Cluster struct {
 	Breakers  []string   `json:"breakers,omitempty"`
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Origin    *Origin    `json:"origin,omitempty"` // the DestinationRule that shapes it, where one does
+}
+
+// KeepAlive tells how connections are tested for whether their other end is still there. Both are longer than 0; they are
+// kept to within a second.
+type KeepAlive struct {
+	Interval Duration `json:"interval"` // between tests
+	// Timeout is how long the other end may say nothing after a test before the connection is closed.
+	Timeout Duration `json:"timeout"`
 }
 
 // ClusterKind says where a cluster's endpoints come from.

@@ -108,11 +108,12 @@ func (c *Cluster) Dialled(address []byte, now int64) *Endpoint {
 }
 
 // sweep ends idle connections and forgets addresses that nobody has named for a while.
-func (d *dialled) sweep(before int64, peek bool) {
+func (d *dialled) sweep(now, idle int64, peek bool) {
+	before := now - idle
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for a, e := range d.endpoints {
-		e.sweep(before, peek)
+		e.sweep(now, idle, peek)
 		if active, idle := e.Connections(); active+idle == 0 && e.lastUse.Load() < before {
 			delete(d.endpoints, a)
 		}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/proxy/balance"
 	"github.com/outrider-mesh/outrider/wire/link"
 )
@@ -28,7 +29,8 @@ type Endpoint struct {
 	gone  bool    // no configuration names it any more: keep nothing
 	users int     // connections that exchanges hold
 
-	shares         shares // connections of HTTP/2
+	shares         shares                          // connections of HTTP/2
+	keepAlive      atomic.Pointer[model.KeepAlive] // of those, by the configuration in force; nil is none
 	opened, failed atomic.Uint64
 	lastUse        atomic.Int64 // coarse; for endpoints that traffic brought
 }
@@ -141,7 +143,8 @@ func (c *Conn) Drop() {
 }
 
 // sweep closes connections that are idle since before, and, when peek is set, those that the peer has closed.
-func (e *Endpoint) sweep(before int64, peek bool) {
+func (e *Endpoint) sweep(now, idle int64, peek bool) {
+	before := now - idle
 	e.mu.Lock()
 	var ended []*Conn
 	kept := e.idle[:0]
@@ -158,7 +161,11 @@ func (e *Endpoint) sweep(before int64, peek bool) {
 	for _, c := range ended {
 		_ = c.Close()
 	}
+	keepAlive := e.keepAlive.Load()
 	for _, s := range e.shared() {
+		if keepAlive != nil {
+			s.test(now, keepAlive)
+		}
 		s.sweep(before)
 	}
 }

@@ -220,6 +220,9 @@ func (ch *Change) Commit() {
 	}
 	s.watched = nil
 	for _, c := range ch.Clusters {
+		for i := range c.Members {
+			c.Members[i].keepAlive.Store(c.Spec.KeepAlive2)
+		}
 		if c.Health != nil {
 			c.Health.watch(c, s.clock())
 			s.watched = append(s.watched, c.Health)
@@ -252,10 +255,10 @@ func (s *Set) Sweep(now int64) {
 	peek := s.sweeps%5 == 0
 	s.mu.Unlock()
 	for _, e := range state {
-		e.sweep(now-int64(idleTimeout), peek)
+		e.sweep(now, int64(idleTimeout), peek)
 	}
 	for _, d := range passed {
-		d.sweep(now-int64(passthroughIdle), peek)
+		d.sweep(now, int64(passthroughIdle), peek)
 	}
 	for _, c := range current {
 		if c.Spec.LoadBalancer.Warmup != nil {

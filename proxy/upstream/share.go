@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/mux"
 )
@@ -27,6 +28,10 @@ type Shared struct {
 	settled   chan struct{}
 	settle    sync.Once
 	discarded atomic.Bool // it ends with its last stream
+	// began is when the connection was opened, tested when the last PING went out, 0 before the first; the latter is the
+	// sweeper's, as is unanswered: nothing may have come since.
+	began, tested int64
+	unanswered    bool
 }
 
 // shares is what an endpoint has of them.
@@ -40,29 +45,49 @@ type shares struct {
 // SpeaksHTTP1 says that the endpoint was found to speak HTTP/1 alone.
 func (e *Endpoint) SpeaksHTTP1() bool { return e.shares.http1.Load() }
 
+const (
+	// chokedFor is how long a connection's window must have been used up, in nanoseconds, before exchanges with bodies go
+	// elsewhere: a window that is full now and then is one that works well.
+	chokedFor = int64(50e6)
+	// maxChoked is how many such connections an endpoint may have before no other is opened for that reason.
+	maxChoked = 4
+)
+
 // Share returns a connection that takes one more stream, at most so many at a time on one connection (0: as many as the
-// endpoint allows), or nil.
-func (e *Endpoint) Share(most uint32) *Shared {
+// endpoint allows), or nil. now is coarse monotonic nanoseconds, and 0 for an exchange that sends no body: others are not
+// put where streams that the endpoint does not read leave no room for any, as long as a few connections can help.
+func (e *Endpoint) Share(most uint32, now int64) *Shared {
 	open := e.shares.open.Load()
 	if open == nil {
 		return nil
 	}
+	choked, last := 0, (*Shared)(nil)
 	for _, s := range *open {
-		if s.HTTP.Room(most) > 0 {
-			return s
+		if s.HTTP.Room(most) == 0 {
+			continue
 		}
+		if now != 0 {
+			if since := s.HTTP.Choked(); since != 0 && now-since >= chokedFor {
+				choked, last = choked+1, s
+				continue
+			}
+		}
+		return s
 	}
-	return nil
+	if choked < maxChoked {
+		return nil
+	}
+	return last
 }
 
 // Connect opens a connection, unless one is being opened already: then it waits for that one. secure and timeout are as for
-// Dial, and ErrHTTP1 is returned where ALPN chose HTTP/1.
-func (e *Endpoint) Connect(ctx context.Context, timeout time.Duration, secure *tls.Config, most uint32) (*Shared, error) {
+// Dial, most and now as for Share, and ErrHTTP1 is returned where ALPN chose HTTP/1.
+func (e *Endpoint) Connect(ctx context.Context, timeout time.Duration, secure *tls.Config, most uint32, now int64) (*Shared, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for {
 		e.mu.Lock()
-		if s := e.Share(most); s != nil {
+		if s := e.Share(most, now); s != nil {
 			e.mu.Unlock()
 			return s, nil
 		}
@@ -124,6 +149,7 @@ func (e *Endpoint) connect(ctx context.Context, secure *tls.Config) (*Shared, er
 	}
 	e.opened.Add(1)
 	s.Mux = e.set.speak(s)
+	s.began = s.LastRead()
 	e.set.serving.Go(s.serve) // Set.Close waits for it
 	return s, nil
 }
@@ -183,6 +209,22 @@ func (s *Shared) discard() {
 func (s *Shared) Left() {
 	if s.discarded.Load() && s.HTTP.Streams() == 0 {
 		s.link.InterruptRead()
+	}
+}
+
+// test sends a PING when it is time for one and ends a connection on which nothing has come since the last. What comes, be
+// it the answer or not, shows that the endpoint is there (as for Envoy's connection_keepalive).
+func (s *Shared) test(now int64, k *model.KeepAlive) {
+	switch {
+	case s.unanswered && s.LastRead() < s.tested:
+		if now-s.tested >= int64(k.Timeout) {
+			s.endpoint.set.log.Info("connection does not answer PING", "peer", s.endpoint.address)
+			s.link.Cut()
+		}
+	case now-max(s.tested, s.began) >= int64(k.Interval):
+		s.tested, s.unanswered = now, true
+		s.HTTP.Ping(uint64(now))
+		s.Flush()
 	}
 }
 

@@ -44,6 +44,7 @@ type Conn struct {
 	dataSent uint64 // DATA frames
 	// sendWindow is what we may send on all streams together, recvWindow what the peer may, credit what it may send more but was not told.
 	sendWindow, recvWindow, credit int32
+	choked                         int64 // since when sendWindow has been used up; 0 while it is not
 	blocked                        blocked
 }
 
@@ -295,6 +296,14 @@ func (c *Conn) roomWithin(most uint32) int {
 		n = min(n, int(most)-c.streams.n)
 	}
 	return max(n, 0)
+}
+
+// Choked is since when the peer has let us send nothing on any stream, by Options.Now, as streams that it does not read have
+// used up the window that all share; 0 while there is room.
+func (c *Conn) Choked() int64 {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	return c.choked
 }
 
 // Leaving says that no further stream can be opened here (client): the peer, or we, said so, or its ids are used up.

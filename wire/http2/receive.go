@@ -167,7 +167,9 @@ func (c *Conn) windowUpdate(id uint32, p []byte) *Error {
 		case int64(c.sendWindow)+n > maxWindow:
 			return errWindowOverflow
 		}
-		c.sendWindow += int32(n)
+		if c.sendWindow += int32(n); c.sendWindow > 0 {
+			c.choked = 0
+		}
 		c.wake()
 		return nil
 	}

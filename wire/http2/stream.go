@@ -127,7 +127,9 @@ func (s *Stream) Send(p []byte, end bool) (n int) {
 		return 0
 	}
 	s.sendWindow -= int32(n)
-	c.sendWindow -= int32(n)
+	if c.sendWindow -= int32(n); c.sendWindow <= 0 && n > 0 {
+		c.choked = max(c.o.Now(), 1)
+	}
 	c.sendData(s, p[:n], end)
 	if end {
 		c.endLocal(s)
