@@ -249,7 +249,11 @@ func TestKeepAliveOfClients(t *testing.T) {
 	c := dial(t, p, "outbound")
 	c.send(get("/"))
 	c.read("GET")
-	for _, c := range p.conns.list(nil) {
+	all := p.conns.list(nil)
+	if len(all) != 1 {
+		t.Fatalf("%d connections", len(all))
+	}
+	for _, c := range all {
 		raw, err := c.link.Conn().(*net.TCPConn).SyscallConn()
 		if err != nil {
 			t.Fatal(err)
@@ -261,7 +265,5 @@ func TestKeepAliveOfClients(t *testing.T) {
 		if on == 0 {
 			t.Error("SO_KEEPALIVE is off")
 		}
-		return
 	}
-	t.Error("no connection")
 }

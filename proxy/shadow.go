@@ -286,14 +286,14 @@ func (s *shadow) ask2(e *upstream.Endpoint) error {
 
 // share finds a connection that takes one more stream.
 func (s *shadow) share(e *upstream.Endpoint, most uint32) (*upstream.Shared, error) {
-	if sh := e.Share(most); sh != nil {
+	if sh := e.Share(most, now()); sh != nil {
 		return sh, nil
 	}
 	c := s.mirror.target.cluster
 	if c.TLS == nil {
-		return s.apart(e.Connect(s.proxy.life, s.patience(), nil, most))
+		return s.apart(e.Connect(s.proxy.life, s.patience(), nil, most, now()))
 	}
-	sh, err := e.Connect(s.proxy.life, s.patience(), c.TLS.Config(c.Spec.Service.Host, "h2", "http/1.1"), most)
+	sh, err := e.Connect(s.proxy.life, s.patience(), c.TLS.Config(c.Spec.Service.Host, "h2", "http/1.1"), most, now())
 	s.proxy.handshaken(err)
 	return s.apart(sh, err)
 }
