@@ -32,10 +32,12 @@ type Breaker struct {
 	next     int64 // no window has anything to complete before
 	health   health
 	rolling  rolling
-	executed samples // durations of executions
-	total    samples // durations of commands, with their fallbacks
-	active   int     // commands that were admitted and are not closed
-	falling  int     // fallbacks that run
+	executed samples   // durations of executions
+	total    samples   // durations of commands, with their fallbacks
+	ran      Histogram // of executed's durations, for ever
+	took     Histogram // of total's
+	active   int       // commands that were admitted and are not closed
+	falling  int       // fallbacks that run
 
 	stored   State  // Closed, Open or HalfOpen, whatever the settings force
 	openedAt int64  // where stored is Open: when the sleep window began

@@ -28,7 +28,11 @@ type Snapshot struct {
 	Execution Latency // of executions, without their fallbacks
 	Command   Latency // of admitted commands, with their fallbacks
 
-	Transitions [ReasonCount]uint64 // since the breaker was made
+	Executions Histogram // what Execution tells of a window, since the breaker was made
+	Commands   Histogram // likewise, of Command
+
+	Transitions  [ReasonCount]uint64            // since the breaker was made
+	Reconfigured [stateCount][stateCount]uint64 // those of this Reason, from one State to another; any other has but one way
 
 	scratch []int32
 }
@@ -50,7 +54,10 @@ func (b *Breaker) Snapshot(s *Snapshot, now int64) {
 		Total:           b.rolling.total(),
 		Active:          b.active,
 		Fallbacks:       b.falling,
+		Executions:      b.ran,
+		Commands:        b.took,
 		Transitions:     b.history.by,
+		Reconfigured:    b.history.moves,
 		scratch:         s.scratch[:0],
 	}
 	switch b.stored {

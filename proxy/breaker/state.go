@@ -58,12 +58,17 @@ type history struct {
 	n    uint64              // how many there ever were
 	read uint64              // how many of them were read
 	by   [ReasonCount]uint64 // how many there ever were, by reason
+	// moves are those that Reconfigured made, from one state to another.
+	moves [stateCount][stateCount]uint64
 }
 
 func (h *history) add(t Transition) {
 	h.ring[h.n%uint64(len(h.ring))] = t
 	h.n++
 	h.by[t.Reason]++
+	if t.Reason == Reconfigured {
+		h.moves[t.From][t.To]++
+	}
 }
 
 // drain appends what was not read yet.

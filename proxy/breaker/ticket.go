@@ -179,6 +179,8 @@ func (t *Ticket) Close(now int64) {
 		}
 		b.executed.add(ended - t.begun)
 		b.total.add(now - t.begun)
+		b.ran.add(ended - t.begun)
+		b.took.add(now - t.begun)
 	}
 	if e&(harmful|healthy) != 0 {
 		b.health.running.total++
