@@ -12,6 +12,8 @@ import (
 	"github.com/outrider-mesh/outrider/local/standin"
 	"github.com/outrider-mesh/outrider/mesh/admin"
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy"
+	"github.com/outrider-mesh/outrider/proxy/dashboard"
 )
 
 // handler is the admin address. What changes something is refused to other sites' pages.
@@ -22,6 +24,7 @@ func (m *Mesh) handler() http.Handler {
 	mux.HandleFunc("GET /config_dump", m.serveDump)
 	mux.HandleFunc("GET /clusters", m.serveClusters)
 	mux.Handle("GET /metrics", m.stats.handler())
+	mux.Handle("GET /hystrix.stream", dashboard.NewStream(dashboard.SourceFunc(m.breakers), proxy.Now, m.log))
 	mux.HandleFunc("GET /sd/prometheus", func(w http.ResponseWriter, r *http.Request) { prom.SD(m.targets()).ServeHTTP(w, r) })
 	mux.HandleFunc("GET /stand-ins", m.serveStandIns)
 	mux.HandleFunc("POST /stand-ins/{namespace}/{instance}", m.changeStandIn)
@@ -80,6 +83,43 @@ func (m *Mesh) running(prefix string) []*sidecar {
 		}
 	}
 	return out
+}
+
+// breakers appends the breakers of all proxies, each under the name of its proxy's workload: of the instance, where the
+// workload has several, and with the namespace, where two namespaces have a workload of that name.
+func (m *Mesh) breakers(dst []dashboard.Named) []dashboard.Named {
+	var workloads []model.Workload
+	var sidecars []*sidecar
+	instances, namespaces := map[[2]string]int{}, map[string]map[string]bool{}
+	for _, s := range m.running("") {
+		snapshot := s.proxy.Snapshot()
+		if snapshot == nil {
+			continue
+		}
+		w := snapshot.Workload
+		sidecars, workloads = append(sidecars, s), append(workloads, w)
+		instances[[2]string{w.Namespace, w.Name}]++
+		if namespaces[w.Name] == nil {
+			namespaces[w.Name] = map[string]bool{}
+		}
+		namespaces[w.Name][w.Namespace] = true
+	}
+	for i, s := range sidecars {
+		w := &workloads[i]
+		client := w.Name
+		if instances[[2]string{w.Namespace, w.Name}] > 1 {
+			client = w.Instance
+		}
+		if len(namespaces[w.Name]) > 1 {
+			client = w.Namespace + "/" + client
+		}
+		first := len(dst)
+		dst = s.proxy.Breakers(dst)
+		for j := first; j < len(dst); j++ {
+			dst[j].Client = client
+		}
+	}
+	return dst
 }
 
 // serveStandIns lists the stand-ins and how they misbehave.

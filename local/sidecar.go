@@ -14,6 +14,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy"
+	"github.com/outrider-mesh/outrider/proxy/dashboard"
 )
 
 // sidecar is one running proxy: it follows the feed, and answers on a port of its own who asks for its metrics.
@@ -34,7 +35,7 @@ func startSidecar(f *feed.Feed, key string, self model.Peer, metrics net.Listene
 	log = log.With("proxy", key)
 	m := telemetry.New(self, telemetry.Options{Version: version, Log: log})
 	p := proxy.New(proxy.Options{Log: log, Metrics: m, Listen: listen})
-	server := admin.Serve(metrics, admin.New(admin.Options{Metrics: m, Ready: p.Ready, Log: log}), log)
+	server := admin.Serve(metrics, admin.New(admin.Options{Metrics: m, Ready: p.Ready, Stream: dashboard.NewStream(p, proxy.Now, log), Log: log}), log)
 	ctx, stop := context.WithCancel(context.Background())
 	s := &sidecar{key: key, metrics: m, proxy: p, feed: f.Subscribe(key), server: server, stop: stop}
 	s.running.Go(func() { s.follow(ctx) })

@@ -16,8 +16,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/proxy/dashboard"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
 	"github.com/outrider-mesh/outrider/wire/http1"
 	"github.com/outrider-mesh/outrider/wire/http2"
@@ -125,8 +128,10 @@ func New(o Options) *Proxy {
 	p.life, p.die = context.WithCancel(context.Background())
 	ctx, cancel := context.WithCancel(context.Background())
 	p.awake = cancel
-	if err := p.metrics.Register(p); err != nil {
-		p.log.Error("metrics of the proxy are not exported", "reason", err)
+	for _, c := range []prometheus.Collector{p, dashboard.NewCollector(p, now)} {
+		if err := p.metrics.Register(c); err != nil {
+			p.log.Error("metrics of the proxy are not exported", "reason", err)
+		}
 	}
 	p.sweeping.Go(func() { p.sweep(ctx) })
 	return p

@@ -20,6 +20,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy"
+	"github.com/outrider-mesh/outrider/proxy/dashboard"
 	"github.com/outrider-mesh/outrider/wire/http1"
 )
 
@@ -147,7 +148,7 @@ func drain(p *proxy.Proxy, errs io.Writer) int {
 // the dumps and the profiler are there too.
 func serveAdmin(address string, p *proxy.Proxy, m *telemetry.Metrics, log *slog.Logger) (*admin.Server, error) {
 	mux := http.NewServeMux()
-	mux.Handle("/", admin.New(admin.Options{Metrics: m, Ready: p.Ready, Snapshot: p.Snapshot, Clusters: p.Clusters, Log: log}))
+	mux.Handle("/", admin.New(admin.Options{Metrics: m, Ready: p.Ready, Snapshot: p.Snapshot, Clusters: p.Clusters, Stream: dashboard.NewStream(p, proxy.Now, log), Log: log}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)

@@ -19,7 +19,7 @@ import (
 
 // Options say what is served; what is nil is not there. Everything is called at any time from any goroutine.
 //
-// Metrics and Ready are for everybody's eyes (:15020). Snapshot and Clusters tell how the mesh is built: whoever serves
+// Metrics, Ready and Stream are for everybody's eyes (:15020). Snapshot and Clusters tell how the mesh is built: whoever serves
 // them listens on a loopback address (:15000).
 type Options struct {
 	Metrics *telemetry.Metrics // /stats/prometheus
@@ -28,6 +28,7 @@ type Options struct {
 	// Snapshot returns what is in force, nil before the first: /config_dump.
 	Snapshot func() *model.Snapshot
 	Clusters func() []ClusterStatus // /clusters
+	Stream   http.Handler           // /hystrix.stream
 	Log      *slog.Logger           // nil is slog.Default
 }
 
@@ -70,6 +71,9 @@ func New(o Options) http.Handler {
 	}
 	if o.Snapshot != nil {
 		mux.HandleFunc("GET /config_dump", s.dump)
+	}
+	if o.Stream != nil {
+		mux.Handle("GET /hystrix.stream", o.Stream)
 	}
 	if o.Clusters != nil {
 		mux.HandleFunc("GET /clusters", s.clusters)
@@ -163,6 +167,7 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	serving  sync.WaitGroup
+	end      context.CancelFunc // ends answers that have no end of their own
 }
 
 // Listen serves h at address (host:port; port 0 takes a free one) until Close.
@@ -179,7 +184,9 @@ func Serve(l net.Listener, h http.Handler, log *slog.Logger) *Server {
 	if log == nil {
 		log = slog.Default()
 	}
-	s := &Server{listener: l, http: &http.Server{
+	ctx, end := context.WithCancel(context.Background())
+	s := &Server{listener: l, end: end, http: &http.Server{
+		BaseContext:       func(net.Listener) context.Context { return ctx },
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
@@ -199,8 +206,9 @@ func Serve(l net.Listener, h http.Handler, log *slog.Logger) *Server {
 // Address returns where it listens, as host:port.
 func (s *Server) Address() string { return s.listener.Addr().String() }
 
-// Close stops listening and waits for answers under way until ctx ends, which cuts them off.
+// Close stops listening, ends streams, and waits for other answers under way until ctx ends, which cuts them off.
 func (s *Server) Close(ctx context.Context) error {
+	s.end()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(err, s.http.Close())

@@ -230,3 +230,28 @@ func TestServerEndsInTime(t *testing.T) {
 		t.Error("the request that took for ever got an answer")
 	}
 }
+
+// TestCloseEndsStreams closes a server while an answer without end is under way.
+func TestCloseEndsStreams(t *testing.T) {
+	begun := make(chan struct{})
+	s, err := Listen("127.0.0.1:0", New(Options{Stream: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-r.Context().Done()
+	})}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := make(chan struct{})
+	go func() { // the test waits for left
+		defer close(left)
+		if r, err := http.Get("http://" + s.Address() + "/hystrix.stream"); err == nil {
+			_ = r.Body.Close()
+		}
+		http.DefaultClient.CloseIdleConnections()
+	}()
+	<-begun
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-left
+}

@@ -1,8 +1,8 @@
-// Package hystrix tells of a proxy's breakers as Hystrix does: the event stream that its dashboard and Turbine read, and the metrics of its exporters.
+// Package dashboard tells of a proxy's breakers as Hystrix does: the event stream that its dashboard and Turbine read, and the metrics of its exporters.
 //
 // It asks for the breakers anew each time, and reads each by its Snapshot: what goes on in the breakers is no slower for
 // somebody looking on, but for one short lock each half second.
-package hystrix
+package dashboard
 
 import (
 	"cmp"

@@ -1,4 +1,4 @@
-package hystrix
+package dashboard
 
 import (
 	"bufio"
@@ -121,10 +121,11 @@ func TestStreamClients(t *testing.T) {
 	_ = head.Body.Close()
 }
 
-// TestStreamOutlivesWriteTimeout reads on after the time that the server gives other answers.
-func TestStreamOutlivesWriteTimeout(t *testing.T) {
+// TestStreamOutlivesTimeouts reads on after the time that the server gives other requests and answers.
+func TestStreamOutlivesTimeouts(t *testing.T) {
 	server := httptest.NewUnstartedServer(NewStream(list{}, func() int64 { return 0 }, nil))
 	server.Config.WriteTimeout = 20 * time.Millisecond
+	server.Config.ReadTimeout = 100 * time.Millisecond
 	server.Start()
 	defer server.Close()
 	r, err := http.Get(server.URL)

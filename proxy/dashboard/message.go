@@ -1,4 +1,4 @@
-package hystrix
+package dashboard
 
 import (
 	"encoding/json"

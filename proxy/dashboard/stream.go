@@ -1,4 +1,4 @@
-package hystrix
+package dashboard
 
 import (
 	"errors"
@@ -52,6 +52,9 @@ func (s *Stream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := http.NewResponseController(w)
+	if err := out.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return // the client is gone
+	} // a server's ReadTimeout would end the request's context
 	tick := time.NewTicker(streamInterval)
 	defer tick.Stop()
 	var commands []command
