@@ -69,9 +69,7 @@ func TestBreaker(t *testing.T) {
 			status, _ := get()
 			return status == 200
 		})
-		if s := state(p); s != breaker.Closed {
-			t.Errorf("the breaker is %v", s)
-		}
+		eventually(t, "a closed breaker", func() bool { return state(p) == breaker.Closed }) // after the probe's answer
 	})
 }
 
