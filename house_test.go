@@ -37,7 +37,8 @@ examples            <
 cli                 < local control compile config mesh examples
 cmd/outrider        < cli
 cmd/outrider-proxy  < proxy mesh wire/http1
-bench               < compile config control proxy mesh wire local examples
+meshtest            <
+bench               < compile config control proxy mesh wire local examples meshtest
 e2e                 <
 `
 

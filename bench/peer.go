@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/bench/load"
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 // peer is one proxy to measure.
@@ -162,6 +163,7 @@ type process struct {
 	addr  string // where its clients connect
 	admin string // its admin address, where it told one
 	log   string // the file with what it printed
+	free  func() // gives addr away, once the process has ended
 	ended chan struct{}
 	err   error // how it ended; read after ended is closed
 }
@@ -172,18 +174,20 @@ func (b *bench) start(e *entrant) error {
 	if err != nil {
 		return fmt.Errorf("cannot create a directory for %s: %w", e.name, err)
 	}
-	listen, err := freeAddress()
+	listen, free, err := meshtest.Claim()
 	if err != nil {
 		return err
 	}
 	args, err := e.command(b, e, listen, dir)
 	if err != nil {
+		free()
 		return fmt.Errorf("cannot configure %s: %w", e.name, err)
 	}
-	pr := &process{addr: listen, log: filepath.Join(dir, "log"), ended: make(chan struct{})}
+	pr := &process{addr: listen, free: free, log: filepath.Join(dir, "log"), ended: make(chan struct{})}
 	pr.cmd = exec.Command(e.path, args...)
 	pr.cmd.Dir = dir
 	if err := b.launch(pr, b.o.proxyCPU); err != nil {
+		free()
 		return fmt.Errorf("cannot start %s: %w", e.name, err)
 	}
 	e.process = pr
@@ -242,6 +246,7 @@ func (b *bench) stop(e *entrant) error {
 		return nil
 	}
 	e.process = nil
+	defer pr.free()
 	return pr.end()
 }
 

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,15 +73,6 @@ func (r *process) alive(name string) error {
 	default:
 		return nil
 	}
-}
-
-// freeAddress returns a loopback address that nobody listens at now.
-func freeAddress() (string, error) {
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("cannot find a free port: %w", err)
-	}
-	return ln.Addr().String(), ln.Close()
 }
 
 // build compiles outrider-proxy with all CPUs and returns the program's path.

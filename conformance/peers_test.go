@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 // other is another proxy that the tables are played against.
@@ -103,7 +105,7 @@ func (o *other) about() string {
 func (o *other) run(t *testing.T, application string) (address, address2 string) {
 	t.Helper()
 	dir := t.TempDir()
-	address, address2 = free(t), free(t)
+	address, address2 = meshtest.Address(t), meshtest.Address(t)
 	if strings.Contains(o.conf, "PORT") {
 		address2 = address // it tells the versions apart
 	}
@@ -142,17 +144,6 @@ func (o *other) run(t *testing.T, application string) (address, address2 string)
 		return err == nil
 	})
 	return address, address2
-}
-
-// free returns an address where nobody listens.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // behaviour is what a proxy did with a case.

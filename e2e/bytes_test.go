@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/local"
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 // byteService is a service "data" on one opaque port, over the versions v1 and v2 and one service for each, and local
 // ports for all three.
-func byteService(v1, v2 string) (text string, change func(*local.Options), at map[string]string) {
-	text, change, at = stores([]store{{"data", "v1", "tcp", v1}, {"data", "v2", "tcp", v2}})
+func byteService(t *testing.T, v1, v2 string) (text string, change func(*local.Options), at map[string]string) {
+	text, change, at = stores(t, []store{{"data", "v1", "tcp", v1}, {"data", "v2", "tcp", v2}})
 	for _, v := range []string{"v1", "v2"} {
 		text += fmt.Sprintf("---\napiVersion: v1\nkind: Service\nmetadata: {name: data-%s}\nspec: {selector: {app: data, version: %[1]s}, ports: [{name: tcp, port: %s, targetPort: 8080}]}\n",
 			v, port(at["data"]))
@@ -64,7 +65,7 @@ func ask(dial func() (net.Conn, error)) (string, error) {
 // TestByteSplits shares connections between two servers by weight, as a VirtualService's tcp route and a TCPRoute say.
 func TestByteSplits(t *testing.T) {
 	const n = 1500
-	text, apps, at := byteService(named(t, "v1"), named(t, "v2"))
+	text, apps, at := byteService(t, named(t, "v1"), named(t, "v2"))
 	f := func(name, objects string, weights map[string]float64) {
 		t.Run(name, func(t *testing.T) {
 			m := up(t, text+objects, apps)
@@ -122,7 +123,7 @@ func TestBytesAcrossReloads(t *testing.T) {
 	if long {
 		connections, reloads = 100, 40
 	}
-	text, apps, at := byteService(named(t, "v1"), named(t, "v2"))
+	text, apps, at := byteService(t, named(t, "v1"), named(t, "v2"))
 	text += "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: data}\nspec: {host: data, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}\n"
 	route := func(v1, v2 int) string {
 		return fmt.Sprintf(`
@@ -198,7 +199,7 @@ func TestHalfClose(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, c.in) // until the client ends too
 	})
-	text, apps, at := stores([]store{{"receipt", "v1", "tcp", receipt}, {"first", "v1", "tcp", first}})
+	text, apps, at := stores(t, []store{{"receipt", "v1", "tcp", receipt}, {"first", "v1", "tcp", first}})
 	m := up(t, text, prometheus, apps)
 	for way, dial := range m.dialers("receipt", at["receipt"]) {
 		c, err := dial()
@@ -240,7 +241,7 @@ func TestHalfClose(t *testing.T) {
 
 // TestBytesToNobody reaches for services of bytes that cannot be reached: the connection ends, and is counted with the reason.
 func TestBytesToNobody(t *testing.T) {
-	text, apps, at := stores([]store{{"gone", "v1", "tcp", freePort()}})
+	text, apps, at := stores(t, []store{{"gone", "v1", "tcp", meshtest.Address(t)}})
 	m := up(t, text+"---\napiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec: {selector: {app: empty}, ports: [{name: tcp, port: 7001}]}\n", prometheus, apps)
 	if got, err := ask(func() (net.Conn, error) { return net.Dial("tcp", at["gone"]) }); err == nil || got != "" {
 		t.Errorf("from an application that is gone: %q", got)

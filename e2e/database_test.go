@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/local"
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 // store is a database as the mesh sees it: a Service with one port over a Deployment, and the local port where the
@@ -27,13 +28,13 @@ type store struct {
 
 // stores describes databases and the mesh's way to them: a service for each name, a Deployment for each version, and a
 // Sidecar that gives the local client each service's port at 127.0.0.1.
-func stores(all []store) (text string, change func(*local.Options), at map[string]string) {
+func stores(t *testing.T, all []store) (text string, change func(*local.Options), at map[string]string) {
 	at = map[string]string{}
 	var apps []local.App
 	var listeners strings.Builder
 	for _, s := range all {
 		if at[s.name] == "" {
-			at[s.name] = freePort()
+			at[s.name] = meshtest.Address(t)
 			text += fmt.Sprintf("---\napiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {selector: {app: %[1]s}, ports: [{name: %s, port: %s, targetPort: 8080}]}\n",
 				s.name, s.portName, port(at[s.name]))
 			fmt.Fprintf(&listeners, "\n  - {port: {number: %s, protocol: TCP, name: %s}, bind: 127.0.0.1, captureMode: NONE, hosts: [./%s.default.svc.cluster.local]}",
@@ -45,16 +46,6 @@ func stores(all []store) (text string, change func(*local.Options), at map[strin
 	text += "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: local}\nspec:\n  workloadSelector: {labels: {app: local}}\n  egress:" +
 		listeners.String() + "\n  - {hosts: [\"*/*\"]}\n"
 	return text, func(o *local.Options) { o.Apps = apps }, at
-}
-
-// freePort is an address on this machine where nobody listens.
-func freePort() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "127.0.0.1:0"
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // startRedis runs a Redis that keeps nothing, and returns its address.

@@ -11,19 +11,15 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/local"
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 // free returns addresses that nobody listens at.
 func free(t *testing.T, n int) []string {
 	t.Helper()
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		out = append(out, l.Addr().String())
+	out := make([]string, n)
+	for i := range out {
+		out[i] = meshtest.Address(t)
 	}
 	return out
 }

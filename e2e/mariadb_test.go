@@ -33,7 +33,7 @@ func TestMariaDB(t *testing.T) {
 	programs := need(t, "mariadb", "mariadb-dump")
 	app := startMariaDB(t)
 	said := &transcript{}
-	text, apps, at := stores([]store{{"stock", "v1", "mysql", app}, {"books", "v1", "data", app}})
+	text, apps, at := stores(t, []store{{"stock", "v1", "mysql", app}, {"books", "v1", "data", app}})
 	m := up(t, text, prometheus, apps, func(o *local.Options) {
 		o.Log = slog.New(slog.NewTextHandler(said, nil))
 	})
@@ -126,7 +126,7 @@ func TestDetectionTimeout(t *testing.T) {
 			c.say("250 ok\r\n")
 		}
 	})
-	text, apps, at := stores([]store{{"mail", "v1", "box", app}})
+	text, apps, at := stores(t, []store{{"mail", "v1", "box", app}})
 	f := func(name, configuration string) {
 		t.Run(name, func(t *testing.T) {
 			said := &transcript{}

@@ -89,7 +89,7 @@ func (m *mesh) postgres(n *tally, address string, byConnect bool) (*postgres, er
 func TestPostgres(t *testing.T) {
 	heavy(t)
 	programs := need(t, "psql", "pg_dump", "pgbench", "createdb")
-	text, apps, at := stores([]store{{"ledger", "v1", "postgres", startPostgres(t)}})
+	text, apps, at := stores(t, []store{{"ledger", "v1", "postgres", startPostgres(t)}})
 	m := up(t, text, prometheus, apps)
 	named := "ledger:" + port(at["ledger"])
 	var n tally

@@ -106,7 +106,7 @@ func TestRedis(t *testing.T) {
 	if long {
 		size, crowd = 200<<20, 300
 	}
-	text, apps, at := stores([]store{{"cache", "v1", "redis", startRedis(t)}})
+	text, apps, at := stores(t, []store{{"cache", "v1", "redis", startRedis(t)}})
 	m := up(t, text, prometheus, apps)
 	var n tally
 	for _, byConnect := range []bool{false, true} {
@@ -215,7 +215,7 @@ func (m *mesh) subscribed(t *testing.T, n *tally, address string) {
 // TestRedisTools uses Redis's own programs through the mesh.
 func TestRedisTools(t *testing.T) {
 	programs := need(t, "redis-cli", "redis-benchmark")
-	text, apps, at := stores([]store{{"cache", "v1", "redis", startRedis(t)}})
+	text, apps, at := stores(t, []store{{"cache", "v1", "redis", startRedis(t)}})
 	m := up(t, text, apps)
 	for _, address := range []string{at["cache"], m.forwarder("cache:" + port(at["cache"]))} {
 		cli := func(args ...string) string {

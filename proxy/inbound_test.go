@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"net"
 	"strings"
 	"testing"
 
@@ -9,6 +8,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 // inboundOf makes the snapshot of a workload "app" whose application is at address.
@@ -92,13 +92,7 @@ func TestTwoSidecars(t *testing.T) {
 }
 
 func TestInboundApplicationDown(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
-	p := start(t, inboundOf(address), Limits{})
+	p := start(t, inboundOf(meshtest.Address(t)), Limits{})
 	c := dial(t, p, "inbound|8080")
 	c.send("GET / HTTP/1.1\r\nHost: anything\r\n\r\n")
 	if a := c.read("GET"); a.status != 503 || a.field("x-outrider-reason") != "upstream_connect" {

@@ -13,18 +13,8 @@ import (
 	"testing"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/meshtest"
 )
-
-// free returns an address that nobody listens at.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // listening makes a snapshot whose listeners are name=address pairs; each names itself in a field of the request.
 func listening(application string, listeners ...string) *model.Snapshot {
@@ -64,7 +54,7 @@ func apply(t *testing.T, p *Proxy, s *model.Snapshot) {
 // Listeners can change names and addresses in any way at once; an address that stays in use is never closed.
 func TestListenersChange(t *testing.T) {
 	o := newOrigin(t, nil)
-	x, y, z := free(t), free(t), free(t)
+	x, y, z := meshtest.Address(t), meshtest.Address(t), meshtest.Address(t)
 	p := start(t, listening(o.address(), "a="+x, "b="+y), Limits{})
 	at := func(address, want string) *client {
 		t.Helper()
@@ -119,7 +109,7 @@ func TestListenersChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if err := p.Apply(listening(o.address(), "d="+x, "e="+free(t), "f="+y)); !errors.Is(err, syscall.EADDRINUSE) {
+	if err := p.Apply(listening(o.address(), "d="+x, "e="+meshtest.Address(t), "f="+y)); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("an address that is taken: %v", err)
 	}
 	if got := through(t, first); got != "b" {

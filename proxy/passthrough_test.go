@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 func portOf(address string) string {
@@ -48,7 +49,7 @@ func TestLoops(t *testing.T) {
 
 // An endpoint that a configuration lists may be the listener itself; that goes round as well.
 func TestLoopThroughACluster(t *testing.T) {
-	address := free(t)
+	address := meshtest.Address(t)
 	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) { s.Listeners[0].Address = address }, address), Limits{})
 	c := dial(t, p, "outbound")
 	c.send(get("/"))

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 const nginxConf = `daemon off; master_process off; worker_processes 1; pid %[1]s/nginx.pid; error_log %[1]s/error.log crit;
@@ -44,7 +46,7 @@ func peer(t *testing.T, program, conf, application string, args ...string) strin
 		return ""
 	}
 	dir := t.TempDir()
-	address := free(t)
+	address := meshtest.Address(t)
 	file := filepath.Join(dir, "conf")
 	if err := os.WriteFile(file, fmt.Appendf(nil, conf, dir, address, application), 0o600); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package prom
 import (
 	"fmt"
 	"math"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 // server is a Prometheus of its own process.
@@ -34,14 +35,7 @@ func startReal(t *testing.T, dir, configuration string) *server {
 	if err := os.WriteFile(file, []byte(configuration), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{l.Addr().String(), &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	s := &server{meshtest.Address(t), &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	var log strings.Builder
 	cmd := exec.Command(binary, "--config.file="+file, "--storage.tsdb.path="+dir, "--web.listen-address="+s.address, "--log.level=warn")
 	cmd.Stderr = &log

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 // sidecar answers some services itself, and has ratings answer the others.
@@ -132,11 +133,7 @@ func TestNestedAnswersKeepTheirForm(t *testing.T) {
 
 // TestCalledLater: a callee that comes back is called again soon, and a caller's deadline is the call's.
 func TestCalledLater(t *testing.T) {
-	late := start(t, web("late"), Role{}, Port{Port: 1, Protocol: model.GRPC})
-	address := late.Address(1)
-	if err := late.Unserve(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	late, address := start(t, web("late"), Role{}), meshtest.Address(t)
 	a := start(t, web("i"), Role{Calls: []string{"grpc://" + address}}, Port{Port: 1, Protocol: model.GRPC})
 	conn := dial(t, a, 1, "i")
 	call := func() string {
