@@ -191,6 +191,22 @@ func (m *mesh) tcp(metric, reporter, service string, more ...string) int64 {
 	return int64(m.value("istio_tcp_" + metric + "_total{" + labels + "}"))
 }
 
+// agreed waits until both sides have counted the same, as they do when all connections are closed, and returns it.
+func (m *mesh) agreed(metric, service string) int64 {
+	m.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; {
+		m.scraped()
+		source, destination := m.tcp(metric, "source", service), m.tcp(metric, "destination", service)
+		if source == destination {
+			return source
+		}
+		if time.Now().After(end) {
+			m.t.Errorf("istio_tcp_%s_total of %s is %d at the source, and %d at the destination", metric, service, source, destination)
+			return source
+		}
+	}
+}
+
 // awaitTCP waits until both sides have counted so much, exactly.
 func (m *mesh) awaitTCP(metric, service string, want int64) {
 	m.t.Helper()

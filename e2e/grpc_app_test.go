@@ -57,6 +57,9 @@ func startInterop(t *testing.T, name string) string {
 	return l.Addr().String()
 }
 
+// untilEnded is the request header that makes a stream last until the caller, or its deadline, ends it.
+const untilEnded = "until-ended"
+
 func newInterop(name string) *grpc.Server {
 	tell := func(ctx context.Context) metadata.MD {
 		left := "-"
@@ -75,6 +78,10 @@ func newInterop(name string) *grpc.Server {
 		grpc.ChainStreamInterceptor(func(server any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 			if err := s.SetHeader(tell(s.Context())); err != nil {
 				return err
+			}
+			if asked, _ := metadata.FromIncomingContext(s.Context()); asked.Get(untilEnded) != nil {
+				<-s.Context().Done()
+				return s.Context().Err()
 			}
 			return next(server, s)
 		}))

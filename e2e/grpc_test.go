@@ -177,12 +177,7 @@ func TestGRPCMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.scraped()
-	f := func(want float64, expression string) {
-		t.Helper()
-		if got := m.value(expression); got != want {
-			t.Errorf("%s is %v, want %v", expression, got, want)
-		}
-	}
+	f := m.counted
 	for _, side := range sides {
 		all := `istio_requests_total{` + side + `,destination_service_name="calls"`
 		f(13, all+`,request_protocol="grpc"}`)
@@ -196,11 +191,6 @@ func TestGRPCMetrics(t *testing.T) {
 		f(13, `istio_request_duration_milliseconds_count{`+side+`,destination_service_name="calls"}`)
 	}
 	f(0, `sum(outrider_active_requests)`)
-}
-
-// sleepy is a call that takes so long.
-func sleepy(d time.Duration) *testpb.StreamingOutputCallRequest {
-	return &testpb.StreamingOutputCallRequest{ResponseParameters: []*testpb.ResponseParameters{{Size: 1, IntervalUs: int32(d.Microseconds())}}}
 }
 
 // TestGRPCDeadlines: the client's deadline reaches the server, capped by the route's timeout, and either ends the call.
@@ -226,7 +216,7 @@ func TestGRPCDeadlines(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
-		s, err := c.StreamingOutputCall(ctx, sleepy(time.Hour/2))
+		s, err := c.StreamingOutputCall(metadata.AppendToOutgoingContext(ctx, untilEnded, "yes"), &testpb.StreamingOutputCallRequest{})
 		if err == nil {
 			_, err = s.Recv()
 		}
@@ -305,9 +295,7 @@ func TestGRPCLocalAnswers(t *testing.T) {
 		`istio_requests_total{reporter="source",destination_service_name="empty",request_protocol="grpc",grpc_response_status="14",response_flags="UH"}`: 2,
 		`istio_requests_total{reporter="source",destination_service_name="unknown",request_protocol="grpc",grpc_response_status="7"}`:                    1, // no service has a part in it
 	} {
-		if got := m.value(expression); got != want {
-			t.Errorf("%s is %v, want %v: %v", expression, got, want, m.series(`istio_requests_total{reporter="source"}`))
-		}
+		m.counted(want, expression)
 	}
 }
 
@@ -334,9 +322,7 @@ func TestGRPCWeb(t *testing.T) {
 		}
 	}
 	m.scraped()
-	if got := m.value(`istio_requests_total{reporter="source",destination_service_name="web",request_protocol="http",grpc_response_status=""}`); got != 3 {
-		t.Errorf("%v requests of gRPC-Web were counted as HTTP, want 3", got)
-	}
+	m.counted(3, `istio_requests_total{reporter="source",destination_service_name="web",request_protocol="http",grpc_response_status=""}`)
 }
 
 // TestGRPCReloads changes routes while calls and streams run: no call fails and no stream breaks.

@@ -50,6 +50,22 @@ func (m *mesh) scraped() {
 	}
 }
 
+// counted waits until everything was scraped and an expression has a value: a proxy counts an exchange once its answer has
+// gone, which the client may have read before.
+func (m *mesh) counted(want float64, expression string) {
+	m.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; m.scraped() {
+		got := m.value(expression)
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			m.t.Errorf("%s is %v, want %v", expression, got, want)
+			return
+		}
+	}
+}
+
 // series are the labels of all series of a metric, by the HTTP API.
 func (m *mesh) series(match string) []map[string]string {
 	m.t.Helper()
@@ -92,12 +108,7 @@ func TestCountersAreExact(t *testing.T) {
 		}
 	}
 	m.scraped()
-	f := func(want float64, expression string) {
-		t.Helper()
-		if got := m.value(expression); got != want {
-			t.Errorf("%s is %v, want %v", expression, got, want)
-		}
-	}
+	f := m.counted
 	const source, destination = `reporter="source",source_workload="local"`, `reporter="destination"`
 	f(760, `istio_requests_total{`+source+`,destination_service_name="web"}`)
 	f(700, `istio_requests_total{`+source+`,destination_service_name="web",response_code="200"}`)
@@ -128,7 +139,9 @@ func TestCountersAreExact(t *testing.T) {
 func TestIstioLabels(t *testing.T) {
 	m := up(t, versions(1), prometheus)
 	m.count(10, 1, "http://web/", byVersion)
-	m.scraped()
+	for _, reporter := range []string{"source", "destination"} {
+		m.counted(10, fmt.Sprintf("istio_requests_total{reporter=%q}", reporter))
+	}
 	want := slices.Concat(istioLabels, targetLabels, []string{"__name__"})
 	slices.Sort(want)
 	for _, metric := range []string{"istio_requests_total", "istio_request_duration_milliseconds_count", "istio_request_bytes_sum", "istio_response_bytes_count"} {

@@ -123,12 +123,8 @@ func TestWebSocket(t *testing.T) {
 		})
 	}
 	m.scraped()
-	if got := m.value(`istio_requests_total{reporter="destination",destination_service_name="web",response_code="101"}`); got != 6 {
-		t.Errorf("%v handshakes were counted, want 6", got)
-	}
-	if got := m.value(`istio_requests_total{reporter="destination",destination_service_name="web",response_code="403"}`); got != 3 {
-		t.Errorf("%v refusals were counted, want 3", got)
-	}
+	m.counted(6, `istio_requests_total{reporter="destination",destination_service_name="web",response_code="101"}`)
+	m.counted(3, `istio_requests_total{reporter="destination",destination_service_name="web",response_code="403"}`)
 }
 
 // TestWebSocketsAcrossReloads keeps many sockets in use while the route changes: none may break.
