@@ -113,6 +113,11 @@ func (x *exchange) engage() {
 	if x.member != nil {
 		x.engaged = x.member.Host
 		x.engaged.Active.Add(1)
+		if a := x.member.Accrual; a != nil {
+			if x.probe = a.Enter(); x.probe {
+				x.target.cluster.Turned(x.member, now())
+			}
+		}
 	}
 }
 

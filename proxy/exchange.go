@@ -59,6 +59,8 @@ type exchange struct {
 	inline     int     // bytes of the request's body, all in conn.in, while it was not sent away for good
 	streams    bool    // the body is not all there: a pump sends it
 	resent     bool
+	probe      bool // by it the endpoint's failure accrual finds out whether it is back
+	accruing   bool // the exchange's end is still to be told to it
 	bounded    bool // the deadline is the breaker's
 	fellBack   bool // the answer is that of the breaker's fallback
 	told       bool // the client has an interim response

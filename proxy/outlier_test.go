@@ -56,3 +56,48 @@ func TestOutlier(t *testing.T) {
 		return asked[0].Load() > 3
 	})
 }
+
+// TestAccrual lets an endpoint rest after failures in a row, probes it with one request at a time, and takes it back.
+func TestAccrual(t *testing.T) {
+	var ill atomic.Bool
+	ill.Store(true)
+	var asked [2]atomic.Int64
+	at := [2]string{}
+	for i := range at {
+		at[i] = goServer(t, func(w http.ResponseWriter, _ *http.Request) {
+			asked[i].Add(1)
+			if i == 0 && ill.Load() {
+				w.WriteHeader(503)
+			}
+		})
+	}
+	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) {
+		s.Clusters[0].Accrual = &model.Accrual{MaxFailures: 3, MinPenalty: model.Duration(100 * time.Millisecond), MaxPenalty: model.Duration(200 * time.Millisecond)}
+	}, at[0], at[1]), Limits{})
+	c := dial(t, p, "outbound")
+	get := func() int {
+		c.send("GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+		return c.read("GET").status
+	}
+	for range 8 {
+		get()
+	}
+	if n := asked[0].Load(); n < 3 || n > 4 { // the first probe may have been due
+		t.Errorf("the ill endpoint was asked %d times, want 3", n)
+	}
+	bad := 0
+	eventually(t, "two probes", func() bool {
+		if get() == 503 {
+			bad++
+		}
+		return bad >= 2
+	})
+	ill.Store(false)
+	before := asked[0].Load()
+	eventually(t, "it is back", func() bool {
+		if s := get(); s != 200 {
+			t.Fatalf("an answer of %d", s)
+		}
+		return asked[0].Load() > before+5
+	})
+}

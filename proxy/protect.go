@@ -106,6 +106,9 @@ func (x *exchange) fallBack(v verdict) verdict {
 
 // release reports to the breaker how the exchange ended, where that was not done before, and gives back what it holds.
 func (x *exchange) release() {
+	if x.accruing {
+		x.accrued(x.outcome != passed || accrualFailure(x.grpcStatus))
+	}
 	if x.breaker == nil {
 		return
 	}
@@ -133,6 +136,9 @@ func (x *exchange) judge(v verdict) {
 		x.counted(f.status)
 	}
 	m := x.member
+	if m != nil && m.Accrual != nil {
+		x.accrue(v)
+	}
 	if m == nil || m.Outlier == nil || v == over {
 		return
 	}
@@ -147,6 +153,62 @@ func (x *exchange) judge(v verdict) {
 		c = m.Outlier.Failed(now())
 	}
 	x.target.cluster.Health.Tell(c)
+}
+
+// accrue tells the failure accrual of the endpoint how an attempt ended; of gRPC the exchange's end tells it.
+func (x *exchange) accrue(v verdict) {
+	switch {
+	case v == over || v == failed && x.failure.fate == unhandled:
+		x.unprobed()
+	case v == failed:
+		x.accrued(true)
+	case x.grpc && x.res.Status == 200 && grpcStatus(&x.res.Head) < 0:
+		x.accruing = true
+	case x.grpc && x.res.Status == 200:
+		x.accrued(accrualFailure(grpcStatus(&x.res.Head)))
+	default:
+		x.accrued(x.res.Status >= 500)
+	}
+}
+
+// accrued tells what came of the request that x.member was sent.
+func (x *exchange) accrued(failed bool) {
+	a, t := x.member.Accrual, now()
+	probe := x.probe
+	x.probe, x.accruing = false, false
+	if x.outcome == clientGone {
+		x.probe = probe
+		x.unprobed()
+		return
+	}
+	changed := false
+	if failed {
+		changed = a.Failed(probe, t, float64(x.rand.Uint64()>>11)/(1<<53))
+	} else {
+		changed = a.Succeeded(probe)
+	}
+	if changed {
+		x.target.cluster.Turned(x.member, t)
+	}
+}
+
+// unprobed gives a probe back whose end nobody will know.
+func (x *exchange) unprobed() {
+	if x.probe {
+		x.probe = false
+		x.member.Accrual.Abandon()
+		x.target.cluster.Turned(x.member, now())
+	}
+}
+
+// accrualFailure says which gRPC statuses Linkerd counts as failures: UNKNOWN, DEADLINE_EXCEEDED, PERMISSION_DENIED, INTERNAL,
+// UNAVAILABLE, DATA_LOSS, and none at all.
+func accrualFailure(status int) bool {
+	switch status {
+	case -1, 2, 4, 7, 13, 14, 15:
+		return true
+	}
+	return false
 }
 
 // seenStatus is an answer's status as Envoy's outlier detection sees it: a gRPC status counts where it comes in the head.

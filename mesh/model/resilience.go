@@ -89,7 +89,7 @@ type Accrual struct {
 	MaxFailures uint32   `json:"maxFailures"`
 	MinPenalty  Duration `json:"minPenalty"`
 	MaxPenalty  Duration `json:"maxPenalty"`
-	Jitter      float64  `json:"jitter"` // 0 to 100
+	Jitter      float64  `json:"jitter"` // the share of a penalty that may be added at random, 0 to 100
 	Origin      *Origin  `json:"origin,omitempty"`
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/certificate"
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/proxy/accrual"
 	"github.com/outrider-mesh/outrider/proxy/balance"
 	"github.com/outrider-mesh/outrider/proxy/outlier"
 )
@@ -39,7 +40,9 @@ type Cluster struct {
 	// Tally counts retries.
 	Tally *Tally
 
+	set     *Set
 	outlier outlier.Settings
+	accrual accrual.Settings
 	dialled *dialled // of a Passthrough cluster
 }
 
@@ -57,7 +60,7 @@ func (c *Cluster) Breaker(method, path []byte) *Breaker {
 func (c *Cluster) ejections(now int64) {
 	for i := range c.Members {
 		m := &c.Members[i]
-		down := m.Outlier != nil && m.Outlier.Ejected()
+		down := m.Outlier != nil && m.Outlier.Ejected() || m.Accrual != nil && m.Accrual.Down()
 		if m.Host.Down.Load() && !down {
 			m.Host.Since.Store(now) // slow start begins anew
 		}
@@ -78,6 +81,8 @@ type Member struct {
 	Counter *telemetry.Upstream
 	// Outlier is told how each attempt ended, nil where nobody is ejected.
 	Outlier *outlier.Host
+	// Accrual is told so too, where failures in a row make it rest; nil where they do not.
+	Accrual *accrual.Endpoint
 }
 
 // dialled holds the endpoints that requests brought to a Passthrough cluster.

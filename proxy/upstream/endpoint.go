@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy/accrual"
 	"github.com/outrider-mesh/outrider/proxy/balance"
 	"github.com/outrider-mesh/outrider/wire/link"
 )
@@ -31,6 +32,7 @@ type Endpoint struct {
 
 	shares         shares                          // connections of HTTP/2
 	keepAlive      atomic.Pointer[model.KeepAlive] // of those, by the configuration in force; nil is none
+	accrual        *accrual.Endpoint               // guarded by the set's mu
 	opened, failed atomic.Uint64
 	lastUse        atomic.Int64 // coarse; for endpoints that traffic brought
 }

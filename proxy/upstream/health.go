@@ -1,10 +1,13 @@
 package upstream
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy/accrual"
 	"github.com/outrider-mesh/outrider/proxy/outlier"
 )
 
@@ -36,6 +39,12 @@ func outlierSettings(o *model.Outlier) (outlier.Settings, error) {
 
 // health finds the cluster's Health or makes one; what it holds changes with Commit.
 func (ch *Change) health(c *Cluster, old *Cluster) error {
+	if a := c.Spec.Accrual; a != nil {
+		c.accrual = accrual.Settings{MaxFailures: a.MaxFailures, MinPenalty: a.MinPenalty.Std(), MaxPenalty: a.MaxPenalty.Std(), Jitter: a.Jitter}
+		if err := c.accrual.Check(); err != nil {
+			return fmt.Errorf("failure accrual: %w", err)
+		}
+	}
 	if c.Spec.Outlier == nil {
 		return nil
 	}
@@ -127,12 +136,53 @@ func (h *Health) Stats() outlier.Stats { return h.detector.Stats() }
 // Judge lets ejected endpoints return and breakers say what changed, when it is time for it. Call it some times a second.
 func (s *Set) Judge(now int64) {
 	s.mu.Lock()
-	watched, breakers := s.watched, s.breakers
+	watched, accruing, breakers := s.watched, s.accruing, s.breakers
 	s.mu.Unlock()
 	for _, h := range watched {
 		h.sweep(now)
 	}
+	for _, c := range accruing {
+		c.probation(now)
+	}
 	for _, b := range breakers {
 		b.judge(s, now)
+	}
+}
+
+// accrue makes c's members count failures in a row. It is called with the set locked, before c is in force.
+func (c *Cluster) accrue() {
+	for i := range c.Members {
+		m := &c.Members[i]
+		if m.accrual == nil {
+			m.accrual = accrual.New(c.accrual)
+		}
+		m.accrual.Configure(c.accrual)
+		m.Accrual = m.accrual
+	}
+}
+
+// probation lets members whose penalty is over have their probe.
+func (c *Cluster) probation(now int64) {
+	for i := range c.Members {
+		if m := &c.Members[i]; m.Accrual.Sweep(now) {
+			c.Turned(m, now)
+		}
+	}
+}
+
+// Turned puts into effect that m.Accrual has changed.
+func (c *Cluster) Turned(m *Member, now int64) {
+	state := m.Accrual.State()
+	level := slog.LevelInfo
+	if state == accrual.Resting {
+		level = slog.LevelWarn
+	}
+	c.set.log.Log(context.Background(), level, "failure accrual", "cluster", c.Spec.Name, "endpoint", m.address, "state", state.String())
+	s := c.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if current := s.current[c.Spec.Name]; current != nil {
+		current.ejections(now)
+		current.Balancer.Changed()
 	}
 }

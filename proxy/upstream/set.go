@@ -40,6 +40,7 @@ type Set struct {
 	breakers   map[string]*Breaker
 	allowances map[string]allowance // the same; one change at a time reads it without mu
 	watched    []*Health
+	accruing   []*Cluster
 	sweeps     int
 }
 
@@ -91,7 +92,7 @@ func (s *Set) Prepare(specs []model.Cluster, breakers []model.Breaker) (*Change,
 // cluster builds one cluster over the endpoints that s has. It is called with s locked.
 func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 	s := ch.set
-	c := &Cluster{Spec: spec, ConnectTimeout: spec.ConnectTimeout.Std(), Members: make([]Member, len(spec.Endpoints))}
+	c := &Cluster{Spec: spec, set: s, ConnectTimeout: spec.ConnectTimeout.Std(), Members: make([]Member, len(spec.Endpoints))}
 	if c.ConnectTimeout <= 0 {
 		c.ConnectTimeout = DefaultConnectTimeout
 	}
@@ -218,7 +219,7 @@ func (ch *Change) Commit() {
 			d.retire()
 		}
 	}
-	s.watched = nil
+	s.watched, s.accruing = nil, nil
 	for _, c := range ch.Clusters {
 		for i := range c.Members {
 			c.Members[i].keepAlive.Store(c.Spec.KeepAlive2)
@@ -226,6 +227,11 @@ func (ch *Change) Commit() {
 		if c.Health != nil {
 			c.Health.watch(c, s.clock())
 			s.watched = append(s.watched, c.Health)
+			c.ejections(s.clock())
+		}
+		if c.Spec.Accrual != nil {
+			c.accrue()
+			s.accruing = append(s.accruing, c)
 			c.ejections(s.clock())
 		}
 	}
