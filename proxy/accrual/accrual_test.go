@@ -18,8 +18,13 @@ func settings() Settings {
 func TestInARow(t *testing.T) {
 	e := New(settings())
 	for range 5 {
-		if e.Failed(false, 0, 0) || e.Failed(false, 0, 0) || e.Succeeded(false) || e.Down() {
-			t.Fatal("it rests before three failures in a row")
+		for range 2 {
+			if e.Failed(false, 0, 0) {
+				t.Fatal("it rests before three failures in a row")
+			}
+		}
+		if e.Succeeded(false) || e.Down() {
+			t.Fatal("a success changes it")
 		}
 	}
 	e.Failed(false, 0, 0)
