@@ -28,7 +28,7 @@ func fixed(body int) func(c net.Conn, r *bufio.Reader) {
 				if err != nil {
 					return
 				}
-				if bytes.HasPrefix(line, []byte("Content-Length: 1024")) {
+				if len(line) > 20 && bytes.EqualFold(line[:20], []byte("Content-Length: 1024")) {
 					n = 1024
 				}
 				if len(line) == 2 {

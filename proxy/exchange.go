@@ -115,6 +115,9 @@ func getExchange(c *conn) *exchange {
 }
 
 func putExchange(x *exchange) {
+	if x.pump != nil {
+		x.pump.release()
+	}
 	if cap(x.out)+cap(x.down.out) > maxOut || x.req.Footprint()+x.res.Footprint()+x.trailers.Footprint() > maxHeads {
 		return
 	}

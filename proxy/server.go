@@ -68,6 +68,9 @@ func (x *exchange) send(request []byte) (*link.Buffer, error) {
 	if !x.streams {
 		return up.Ask(request)
 	}
+	if whole, ok := x.behind(request); ok {
+		return up.Ask(whole)
+	}
 	if up.Reused && !up.Fresh() {
 		return nil, link.ErrStale
 	}

@@ -137,6 +137,14 @@ func (s *Stream) Send(p []byte, end bool) (n int) {
 	return n
 }
 
+// Fits says whether Send would take n bytes, as things stand: others use up what their connection may send, too.
+func (s *Stream) Fits(n int) bool {
+	c := s.conn
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	return n <= min(int(s.sendWindow), int(c.sendWindow), c.o.WriteBuffer-c.out.pending())
+}
+
 // allowed returns how many of n bytes may be sent now.
 func (c *Conn) allowed(s *Stream, n int) int {
 	room := c.o.WriteBuffer - c.out.pending()

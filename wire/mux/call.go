@@ -329,6 +329,19 @@ func (c *Call) Wait() error {
 	}
 }
 
+// Whole returns how many bytes Next would return where the rest of the body is here and is one piece; otherwise -1.
+func (c *Call) Whole() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended || c.reset != nil || c.data.first != nil && c.data.first.next != nil {
+		return -1
+	}
+	return len(c.data.head())
+}
+
+// Fits says whether Send would take n bytes without waiting, as things stand.
+func (c *Call) Fits(n int) bool { return c.s.Fits(n) }
+
 // Trailers returns the fields that ended the body, once Next has returned its end: none where there were none.
 func (c *Call) Trailers() *message.Head { return &c.trailers }
 

@@ -12,6 +12,10 @@ func (m *Mux) Flush() {
 		m.mu.Unlock()
 		return
 	}
+	if !m.broken && !m.left() { // others have sent what this one was to send
+		m.mu.Unlock()
+		return
+	}
 	m.writing = true
 	m.mu.Unlock()
 	// Whoever else is about to send gets to it first, and this one write takes all along: with a goroutine for each exchange
