@@ -186,9 +186,10 @@ func (r receiving) Interrupt() { r.InterruptRead() }
 // run sends the body. When the client fails it ends the exchange's wait for the endpoint.
 func (p *pump) run() {
 	p.send()
-	close(p.finished)
-	if p.outcome != passed {
-		p.server.Interrupt() // after finished: who wakes up by it looks there for the reason
+	outcome, server := p.outcome, p.server
+	close(p.finished) // from here on p may run for another attempt
+	if outcome != passed {
+		server.Interrupt() // after finished: who wakes up by it looks there for the reason
 	}
 }
 
