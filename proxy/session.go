@@ -25,6 +25,8 @@ type session struct {
 	leaving int64 // since when the connection is to end; 0 while it is not
 	unread  stay  // the sweeper's: the socket that nobody reads
 	over    bool  // it is read no more: nothing is to interrupt what follows
+
+	begun []*stream // the reader's own: exchanges to be run once all frames that are there were handled
 }
 
 // stream is a client's stream as an exchange has it.
@@ -61,6 +63,7 @@ func (c *conn) multiplex() {
 	s.m = mux.New(&c.link, http2.Server, s, http2.Options{
 		Limits: p.limits.Head, MaxStreams: p.limits.Streams, ConnectProtocol: true, Stats: &p.floods,
 	}, now)
+	s.m.Handled = s.run
 	c.watch.arm(never)
 	c.watch.waiting.Store(0)
 	c.session.Store(s)
@@ -174,9 +177,24 @@ func (s *session) Request(st *http2.Stream, r *message.Request, end bool) {
 	s.mu.Lock()
 	s.streams[k] = struct{}{}
 	s.mu.Unlock()
-	s.serving.Add(1)
-	s.conn.proxy.crew.run(k) // multiplex waits for it
+	s.serving.Add(1) // multiplex waits for it
+	s.begun = append(s.begun, k)
 }
+
+// run lets the exchanges that have begun run: now the body is there too of those whose client sent it with the head.
+func (s *session) run() {
+	for i, k := range s.begun {
+		s.begun[i] = nil
+		s.conn.proxy.crew.run(k)
+	}
+	s.begun = s.begun[:0]
+	if cap(s.begun) > maxBegun {
+		s.begun = nil
+	}
+}
+
+// maxBegun is for how many exchanges a connection keeps room.
+const maxBegun = 128
 
 // serve is the life of an exchange on HTTP/2.
 func (k *stream) serve() {

@@ -36,6 +36,9 @@ var errServed = errors.New("cannot serve a connection twice")
 type Mux struct {
 	// HTTP is the connection's engine. Its Receive, Flush and Close are the Mux's own; use the Mux's for these.
 	HTTP *http2.Conn
+	// Handled, where it is set before Serve, is called by the reader each time that it has handled all frames that are
+	// there, before it flushes: for what is better begun once the rest is known.
+	Handled func()
 
 	link     *link.Link
 	role     http2.Role
@@ -166,6 +169,9 @@ func (m *Mux) read(b *link.Buffer) (err error) {
 			n, err := m.HTTP.Receive(b.Bytes())
 			m.note(b.Bytes(), n)
 			b.Skip(n)
+			if m.Handled != nil {
+				m.Handled()
+			}
 			if err != nil {
 				return err
 			}
