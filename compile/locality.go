@@ -301,9 +301,10 @@ func exactness(pattern string) int {
 // checkLocality reports settings of a DestinationRule that have no effect. whole is the rule's own policy, which a subset's
 // adds to.
 func (m *Mesh) checkLocality(o *config.Object, field string, p, whole *networking.TrafficPolicy, r *report) {
+	always := m.config.GetDefaultTrafficPolicy().GetOutlierDetection() != nil
 	check := func(field string, s *networking.LoadBalancerSettings, outlier bool) {
 		l := s.GetLocalityLbSetting()
-		if l == nil || l.Enabled != nil && !l.Enabled.Value || outlier || len(l.Distribute) > 0 {
+		if l == nil || l.Enabled != nil && !l.Enabled.Value || outlier || always || len(l.Distribute) > 0 {
 			return
 		}
 		for name, there := range map[string]bool{"failover": len(l.Failover) > 0, "failoverPriority": len(l.FailoverPriority) > 0} {
