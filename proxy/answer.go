@@ -129,6 +129,9 @@ func (x *exchange) conclude(o outcome, body string) {
 	if x.b.reasons && o >= badRequest {
 		res.Set("x-outrider-reason", o.String())
 	}
+	if o == upstreamOverflow {
+		res.Set("x-envoy-overloaded", "true")
+	}
 	x.spare = time.Now().UTC().AppendFormat(x.spare[:0], dateFormat)
 	res.SetBytes(message.Date, "date", x.spare)
 	res.BodyLength = int64(len(body))

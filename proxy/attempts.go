@@ -98,7 +98,7 @@ func (x *exchange) attempt(e *upstream.Endpoint) verdict {
 
 // measure tells the balancer how long the endpoint took for an answer, or that it failed.
 func (x *exchange) measure(v verdict, took int64) {
-	if x.member == nil || v == over {
+	if x.member == nil || v == over || v == failed && x.failure.outcome == upstreamOverflow {
 		return
 	}
 	if v == answered && x.res.Status < 500 && x.res.Status != 429 {

@@ -49,11 +49,16 @@ type exchange struct {
 	ticket   breaker.Ticket
 
 	// The way to the upstream and back.
-	up         *upstream.Conn // HTTP/1
-	call       *mux.Call      // HTTP/2
-	answer     *link.Buffer   // received from up and not yet used
-	back       inflow         // the answer's body, of up
-	down       outflow        // the answer as an HTTP/1 client gets it
+	up         *upstream.Conn   // HTTP/1
+	call       *mux.Call        // HTTP/2
+	shared     *upstream.Shared // whose stream call is
+	admission  upstream.Admission
+	last       lastPiece
+	turn       *upstream.Turn    // nil until the exchange first has to wait for a connection
+	retrying   *upstream.Cluster // counts the exchange as a retry
+	answer     *link.Buffer      // received from up and not yet used
+	back       inflow            // the answer's body, of up
+	down       outflow           // the answer as an HTTP/1 client gets it
 	pump       *pump
 	copies     *copies // of a request whose body is still to come, for mirrors
 	inline     int     // bytes of the request's body, all in conn.in, while it was not sent away for good
@@ -127,7 +132,7 @@ func putExchange(x *exchange) {
 	*x = exchange{
 		req: x.req, res: x.res, trailers: x.trailers,
 		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash, resting: x.resting,
-		down: outflow{out: x.down.out[:0]}, picked: x.picked[:0],
+		down: outflow{out: x.down.out[:0]}, picked: x.picked[:0], turn: x.turn,
 	}
 	exchanges.Put(x)
 }
@@ -367,6 +372,7 @@ func (x *exchange) finish() {
 	}
 	x.drop() // what could be kept has been given back already
 	x.disengage()
+	x.permitted()
 	x.part()
 }
 

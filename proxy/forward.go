@@ -135,7 +135,7 @@ func (x *exchange) lease(e *upstream.Endpoint, fresh bool) verdict {
 		x.up = e.Lease()
 	}
 	if x.up == nil {
-		up, err := x.dial(e)
+		up, err := x.dial(e, fresh)
 		if err != nil {
 			return x.unconnected(e, err)
 		}
@@ -144,6 +144,13 @@ func (x *exchange) lease(e *upstream.Endpoint, fresh bool) verdict {
 			return x.fail(loop, unsent)
 		}
 		x.up = up
+	}
+	if !x.opaque() {
+		if err := e.Admit(&x.admission); err != nil {
+			x.up.Unused(now())
+			x.up = nil
+			return x.unconnected(e, err)
+		}
 	}
 	x.watch.up.Store(&x.up.Link)
 	if x.watch.over() { // before up was there to be interrupted
@@ -156,6 +163,9 @@ func (x *exchange) lease(e *upstream.Endpoint, fresh bool) verdict {
 // unconnected notes that e could not be connected to, if it was not for the exchange's time; what was wrong with the
 // endpoint's certificate is said.
 func (x *exchange) unconnected(e *upstream.Endpoint, err error) verdict {
+	if what, ok := overflowed(err); ok {
+		return x.overflow(what)
+	}
 	x.conn.proxy.log.Debug("cannot connect", "peer", e.Address(), "reason", err)
 	if v, stopped := x.broke(err); stopped {
 		return v
@@ -179,20 +189,22 @@ func (x *exchange) patience() (time.Duration, error) {
 	return timeout, nil
 }
 
-// dial opens a connection for HTTP/1, or for bytes.
-func (x *exchange) dial(e *upstream.Endpoint) (*upstream.Conn, error) {
+// dial opens a connection for HTTP/1, or for bytes; where the destination has limits, it may wait for one that is given back.
+func (x *exchange) dial(e *upstream.Endpoint, fresh bool) (*upstream.Conn, error) {
 	timeout, err := x.patience()
 	if err != nil {
 		return nil, err
 	}
+	turn := x.queue(fresh)
+	defer x.watch.dequeue(turn)
 	if x.target.cluster.TLS == nil {
-		return e.Dial(x.conn.proxy.life, timeout, nil)
+		return e.Dial(x.conn.proxy.life, timeout, nil, turn)
 	}
 	alpn := []string{"http/1.1"}
-	if x.raw || isConnect(&x.req) {
+	if x.opaque() {
 		alpn = nil
 	}
-	up, err := e.Dial(x.conn.proxy.life, timeout, x.secure(alpn...))
+	up, err := e.Dial(x.conn.proxy.life, timeout, x.secure(alpn...), turn)
 	x.conn.proxy.handshaken(err)
 	return up, err
 }
@@ -203,7 +215,9 @@ func (x *exchange) connect2(e *upstream.Endpoint, timeout time.Duration, most ui
 	if x.target.cluster.TLS != nil {
 		secure = x.secure("h2", "http/1.1")
 	}
-	s, err := e.Connect(x.conn.proxy.life, timeout, secure, most, sends)
+	turn := x.queue(false)
+	s, err := e.Connect(x.conn.proxy.life, timeout, secure, most, sends, turn)
+	x.watch.dequeue(turn)
 	if secure != nil {
 		x.conn.proxy.handshaken(err)
 	}

@@ -14,6 +14,7 @@ const (
 	requestTimeout
 	noRoute
 	noHealthyEndpoint
+	upstreamOverflow
 	upstreamConnect
 	upstreamReset
 	upstreamProtocol
@@ -50,6 +51,7 @@ var endings = [outcomeCount]ending{
 	requestTimeout:    {name: "request_timeout", status: 408},
 	noRoute:           {name: "no_route", status: 404, flags: telemetry.NR},
 	noHealthyEndpoint: {name: "no_healthy_endpoint", status: 503, flags: telemetry.UH, body: "no healthy upstream"},
+	upstreamOverflow:  {name: "upstream_overflow", status: 503, flags: telemetry.UO, body: "upstream connect error or disconnect/reset before headers. reset reason: overflow"},
 	upstreamConnect:   {name: "upstream_connect", status: 503, flags: telemetry.UF, body: "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"},
 	upstreamReset:     {name: "upstream_reset", status: 503, flags: telemetry.UC, body: "upstream connect error or disconnect/reset before headers. reset reason: connection termination"},
 	upstreamProtocol:  {name: "upstream_protocol", status: 502, flags: telemetry.UPE, body: "upstream connect error or disconnect/reset before headers. reset reason: protocol error"},

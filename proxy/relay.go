@@ -35,6 +35,7 @@ func (x *exchange) relay() {
 // deliver sends the answer's body, unless there is none. False means that the exchange has been ended.
 func (x *exchange) deliver(to sink, none bool) bool {
 	if none {
+		x.yield(x.answer == nil || x.answer.Len() == 0)
 		if err := to.Flush(); err != nil {
 			x.untaken(x.sent == 0)
 			return false
@@ -42,6 +43,10 @@ func (x *exchange) deliver(to sink, none bool) bool {
 		return true
 	}
 	from := x.content()
+	if x.target.cluster.Limited() {
+		x.last = lastPiece{from, x}
+		from = &x.last
+	}
 	x.lasting.Store(x.grpc)
 	n, failed, lost := carry(to, from, x.responseMessages())
 	if x.stream != nil {

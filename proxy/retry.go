@@ -146,6 +146,7 @@ func (x *exchange) safe(r *retries, v verdict) bool {
 // retry decides whether the request is to be sent once more after an attempt that ended so. Without another attempt, what
 // the last one brought stands.
 func (x *exchange) retry(v verdict) bool {
+	x.permitted()
 	r := x.retries()
 	if x.tries > 1 && v == answered && !r.wants(x, v) {
 		x.target.cluster.Tally.Succeeded.Add(1)
@@ -168,7 +169,11 @@ func (x *exchange) retry(v verdict) bool {
 		x.flags |= telemetry.UO
 		t.Refused.Add(1)
 		return false
+	case !x.permit():
+		t.Refused.Add(1)
+		return false
 	case x.pump != nil && !x.pump.body.claim():
+		x.permitted()
 		t.Unkept.Add(1)
 		return false
 	}

@@ -128,6 +128,8 @@ func (x *exchange) attempt2(e *upstream.Endpoint) (v verdict, only1 bool) {
 		switch err := x.open(s); {
 		case errors.Is(err, http2.ErrNoStreams):
 			continue // others took its last streams
+		case errors.Is(err, upstream.ErrTooMany):
+			return x.overflow(upstream.OverflowRequests), false
 		case errors.Is(err, errNoUpgrade):
 			return x.failWith(upstreamProtocol, endings[upstreamProtocol].status, err.Error(), unsent), false
 		case err != nil:
@@ -174,13 +176,22 @@ func (x *exchange) open(s *upstream.Shared) error {
 		}
 		x.toConnect()
 	}
+	if err := s.Admit(&x.admission); err != nil {
+		return err
+	}
 	call := mux.GetCall(s.Mux)
 	if err := call.OpenWithin(x.target.cluster.Spec.MaxStreams, &x.req, !x.streams && x.inline == 0 && !x.req.Upgrade); err != nil {
+		s.Untaken()
+		x.admission.Done()
 		call.Release()
 		return err
 	}
-	x.call = call
+	s.Taken()
+	x.call, x.shared = call, s
 	x.watch.call.Store(call)
+	if x.watch.over() { // before the call was there to be interrupted
+		call.Interrupt()
+	}
 	switch {
 	case x.inline > 0:
 		_ = call.Send(x.conn.in.Bytes()[:x.inline], true) // what went wrong, Head tells
@@ -312,7 +323,11 @@ func (x *exchange) keep() {
 	}
 	x.watch.up.Store(nil)
 	up := x.up
+	if up == nil {
+		return // by yield
+	}
 	x.up = nil
+	x.admission.Done()
 	clean := x.answer == nil || x.answer.Len() == 0 // bytes after the answer belong to nobody
 	if !clean || x.res.Close || x.res.UntilClose || x.pump != nil && !x.pump.settled() || x.watch.over() {
 		up.Drop()
@@ -334,6 +349,7 @@ func (x *exchange) drop() {
 		link.PutBuffer(x.answer)
 		x.answer = nil
 	}
+	x.admission.Done()
 	if up := x.up; up != nil {
 		x.watch.up.Store(nil)
 		x.up = nil
@@ -343,5 +359,7 @@ func (x *exchange) drop() {
 		x.watch.call.Store(nil)
 		x.call = nil
 		call.Release()
+		x.shared.Left()
+		x.shared = nil
 	}
 }

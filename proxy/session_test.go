@@ -58,7 +58,7 @@ func TestMaxStreamsIsExact(t *testing.T) {
 
 	// Who found room and comes too late to use it is told so.
 	cluster := p.upstream.Current()[p.Snapshot().Clusters[0].Name]
-	s, err := cluster.Members[0].Connect(context.Background(), time.Minute, nil, most, 0)
+	s, err := cluster.Members[0].Connect(context.Background(), time.Minute, nil, most, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

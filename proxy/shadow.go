@@ -89,8 +89,11 @@ type shadow struct {
 	stopped  bool // its time is over, or the proxy's
 	rand     balance.Rand
 	watch    watch
-	res      message.Response
-	fields   message.Head // behind the answer's body
+
+	admission upstream.Admission
+
+	res    message.Response
+	fields message.Head // behind the answer's body
 }
 
 var errMirrorOver = errors.New("the time of the copy is over")
@@ -159,6 +162,10 @@ func (s *shadow) ask1(e *upstream.Endpoint) error {
 				return err
 			}
 		}
+		if err := e.Admit(&s.admission); err != nil {
+			up.Unused(now())
+			return err
+		}
 		again, err := s.over1(up, out)
 		if !again || s.stopped {
 			return err
@@ -169,12 +176,22 @@ func (s *shadow) ask1(e *upstream.Endpoint) error {
 	}
 }
 
+// queue makes ready to wait for a connection, where the destination has limits: copies count as its requests do.
+func (s *shadow) queue() *upstream.Turn {
+	if !s.mirror.target.cluster.Limited() {
+		return nil
+	}
+	return s.watch.queue(upstream.NewTurn(), s.until)
+}
+
 func (s *shadow) dial(e *upstream.Endpoint) (*upstream.Conn, error) {
 	c := s.mirror.target.cluster
+	turn := s.queue()
+	defer s.watch.dequeue(turn)
 	if c.TLS == nil {
-		return e.Dial(s.proxy.life, s.patience(), nil)
+		return e.Dial(s.proxy.life, s.patience(), nil, turn)
 	}
-	up, err := e.Dial(s.proxy.life, s.patience(), c.TLS.Config(c.Spec.Service.Host, "http/1.1"))
+	up, err := e.Dial(s.proxy.life, s.patience(), c.TLS.Config(c.Spec.Service.Host, "http/1.1"), turn)
 	s.proxy.handshaken(err)
 	return up, err
 }
@@ -185,6 +202,7 @@ func (s *shadow) over1(up *upstream.Conn, out []byte) (again bool, err error) {
 	s.watch.up.Store(&up.Link)
 	defer func() {
 		s.watch.up.Store(nil)
+		s.admission.Done()
 		if s.stopped = s.watch.arm(never); clean && !s.stopped {
 			up.Keep(now())
 			return
@@ -268,19 +286,29 @@ func (s *shadow) ask2(e *upstream.Endpoint) error {
 		if err != nil {
 			return err
 		}
+		if err := sh.Admit(&s.admission); errors.Is(err, http2.ErrNoStreams) {
+			continue
+		} else if err != nil {
+			return err
+		}
 		call := mux.GetCall(sh.Mux)
 		none := len(s.body) == 0 && s.trailers == nil
 		if none {
 			s.req.BodyLength = message.NoBody
 		}
 		if err := call.OpenWithin(most, &s.req, none); err != nil {
+			sh.Untaken()
+			s.admission.Done()
 			call.Release()
 			if errors.Is(err, http2.ErrNoStreams) && !s.watch.over() {
 				continue
 			}
 			return err
 		}
-		return s.over2(call, none)
+		sh.Taken()
+		err = s.over2(call, none)
+		sh.Left()
+		return err
 	}
 }
 
@@ -290,10 +318,12 @@ func (s *shadow) share(e *upstream.Endpoint, most uint32) (*upstream.Shared, err
 		return sh, nil
 	}
 	c := s.mirror.target.cluster
+	turn := s.queue()
+	defer s.watch.dequeue(turn)
 	if c.TLS == nil {
-		return s.apart(e.Connect(s.proxy.life, s.patience(), nil, most, now()))
+		return s.apart(e.Connect(s.proxy.life, s.patience(), nil, most, now(), turn))
 	}
-	sh, err := e.Connect(s.proxy.life, s.patience(), c.TLS.Config(c.Spec.Service.Host, "h2", "http/1.1"), most, now())
+	sh, err := e.Connect(s.proxy.life, s.patience(), c.TLS.Config(c.Spec.Service.Host, "h2", "http/1.1"), most, now(), turn)
 	s.proxy.handshaken(err)
 	return s.apart(sh, err)
 }
@@ -313,6 +343,7 @@ func (s *shadow) over2(call *mux.Call, none bool) (err error) {
 	defer func() {
 		s.watch.call.Store(nil)
 		s.watch.arm(never) // whoever is about to interrupt the call has done so from here on
+		s.admission.Done()
 		call.Release()
 	}()
 	if s.watch.over() {

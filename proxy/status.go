@@ -64,6 +64,7 @@ func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range append(gateDescs, resilienceDescs...) {
 		ch <- d
 	}
+	describePools(ch)
 }
 
 // Collect reads the counters when somebody asks: the exchanges pay nothing for it.
@@ -81,6 +82,7 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 	if g := p.generation.Load(); g != nil {
 		g.gates.collect(g.change.Clusters, counter)
 	}
+	p.collectPools(ch)
 	told := map[[4]string]bool{} // a configuration may name an endpoint twice; a scrape with a series twice fails as a whole
 	clusters := map[[3]string]bool{}
 	for _, c := range p.upstream.Current() {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/outrider-mesh/outrider/proxy/upstream"
 	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/mux"
 )
@@ -118,6 +119,8 @@ type watch struct {
 	bell atomic.Pointer[chan struct{}]
 	// hold is what it waits on while it waits for nothing but time, and a drain.
 	hold atomic.Pointer[hold]
+	// turn is the exchange's place in the line before a cluster's connections.
+	turn atomic.Pointer[upstream.Turn]
 }
 
 // arm begins a busy phase that may last until deadline. It reports whether the phase before was ended from outside: the
@@ -152,6 +155,9 @@ func (w *watch) interrupt() {
 		}
 	}
 	w.hasten()
+	if turn := w.turn.Load(); turn != nil {
+		turn.Interrupt()
+	}
 }
 
 // sleep waits for d, or until done is closed or sent to (nil never is); false means that the phase was ended before.

@@ -107,7 +107,13 @@ func (x *exchange) tunnel() {
 	x.complete, x.again = true, false
 	x.watch.free.Store(true)
 	x.watch.waiting.Store(0)
-	if x.watch.arm(never) && x.up != nil {
+	until := never
+	if x.raw && x.up != nil {
+		if d := x.up.Lifetime(); d > 0 {
+			until = now() + int64(d)
+		}
+	}
+	if x.watch.arm(until) && x.up != nil {
 		x.up.Resume()
 	}
 	var countThere, countBack *atomic.Int64

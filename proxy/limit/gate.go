@@ -1,144 +1,130 @@
 package limit
 
-import "sync"
-
-// Place is one exchange's place before a Gate. It belongs to one exchange, which may use it again when it waits nowhere.
+// Place is one's place in a Line. It may be used again when it is in none.
 type Place struct {
-	// Wake is called once when the place is let in after it had to wait, by whoever left; it must not wait for anything,
-	// nor call the gate.
-	Wake func()
+	// For is what is waited for, and Owner who waits: a line compares the one and does not look at the other.
+	For, Owner any
 
-	gate       *Gate // where it waits
+	line       *Line
 	next, back *Place
 }
 
-// Entry is what Enter says.
-type Entry uint8
-
-const (
-	Entered  Entry = iota // go on, and Leave in the end
-	Waiting               // Wake will be called, or Withdraw
-	Overflow              // too many wait already: Envoy's 503 UO
-)
-
-// Gate lets so many in at once, and the others wait, in the order in which they came: connections and http1MaxPendingRequests.
-// Many gates may share one count of those that wait. Entering, leaving and waiting are one step, so that what one gives up
-// is never lost while another waits. Its methods may be called at the same time.
-type Gate struct {
-	waiting *Count
-
-	mu          sync.Mutex
-	most        uint32
-	inside      int
+// Line has those that wait, in the order in which they came. Whoever has it locks it.
+type Line struct {
 	first, last *Place
+	n           int
 }
 
-// NewGate returns a gate that lets most in; waiting counts those before it, and before others that share it.
-func NewGate(most uint32, waiting *Count) *Gate { return &Gate{most: most, waiting: waiting} }
+// Len returns how many wait.
+func (l *Line) Len() int { return l.n }
 
-// Enter lets in, or queues the place. Nobody overtakes: while others wait, there is no room.
-func (g *Gate) Enter(p *Place) Entry {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.first == nil && int64(g.inside) < int64(g.most) {
-		g.inside++
-		return Entered
-	}
-	if !g.waiting.Take() {
-		return Overflow
-	}
-	p.gate, p.next, p.back = g, nil, g.last
-	if g.last == nil {
-		g.first = p
+// Add puts p at the end.
+func (l *Line) Add(p *Place) { l.insert(p, l.last, nil) }
+
+// AddFirst puts p before all others: it had its turn, and another was quicker.
+func (l *Line) AddFirst(p *Place) { l.insert(p, nil, l.first) }
+
+func (l *Line) insert(p, back, next *Place) {
+	p.line, p.back, p.next = l, back, next
+	if back == nil {
+		l.first = p
 	} else {
-		g.last.next = p
+		back.next = p
 	}
-	g.last = p
-	return Waiting
+	if next == nil {
+		l.last = p
+	} else {
+		next.back = p
+	}
+	l.n++
 }
 
-// Force lets in though there may be no room: Envoy lets each host have one connection, whatever the limit.
-func (g *Gate) Force() {
-	g.mu.Lock()
-	g.inside++
-	g.mu.Unlock()
+// Pop takes the first one out, nil where none waits.
+func (l *Line) Pop() *Place {
+	p := l.first
+	if p != nil {
+		l.Remove(p)
+	}
+	return p
 }
 
-// Withdraw ends the waiting. It returns false where the place does not wait any more: it was let in, and has to Leave.
-func (g *Gate) Withdraw(p *Place) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if p.gate != g {
+// PopFor takes out the first one that waits for that, nil where none does.
+func (l *Line) PopFor(what any) *Place {
+	for p := l.first; p != nil; p = p.next {
+		if p.For == what {
+			l.Remove(p)
+			return p
+		}
+	}
+	return nil
+}
+
+// Remove takes p out of the line. It returns false where p is not in it (any more).
+func (l *Line) Remove(p *Place) bool {
+	if p.line != l {
 		return false
 	}
-	g.remove(p)
-	return true
-}
-
-// Leave gives one's room to the one that has waited longest.
-func (g *Gate) Leave() {
-	g.mu.Lock()
-	g.inside--
-	wake := g.admit()
-	g.mu.Unlock()
-	if wake != nil {
-		wake()
-	}
-}
-
-// Configure changes how many are let in. Those inside stay, even above it; where there is more room, those that wait are let in.
-func (g *Gate) Configure(most uint32) {
-	g.mu.Lock()
-	g.most = most
-	for {
-		wake := g.admit()
-		if wake == nil {
-			break
-		}
-		g.mu.Unlock()
-		wake()
-		g.mu.Lock()
-	}
-	g.mu.Unlock()
-}
-
-// admit lets the next one in where there is room, and returns what wakes it; the lock is held.
-func (g *Gate) admit() (wake func()) {
-	if g.first == nil || int64(g.inside) >= int64(g.most) {
-		return nil
-	}
-	wake = g.first.Wake
-	g.remove(g.first)
-	g.inside++
-	return wake
-}
-
-// remove takes a place out of the line; the lock is held.
-func (g *Gate) remove(p *Place) {
 	if p.back == nil {
-		g.first = p.next
+		l.first = p.next
 	} else {
 		p.back.next = p.next
 	}
 	if p.next == nil {
-		g.last = p.back
+		l.last = p.back
 	} else {
 		p.next.back = p.back
 	}
-	p.gate, p.next, p.back = nil, nil, nil
-	g.waiting.Give()
+	p.line, p.next, p.back = nil, nil, nil
+	l.n--
+	return true
 }
+
+// Gate bounds how many are inside at once; the others wait in its Line. It only decides: whoever has it locks it, and
+// tells those whom it lets in. Connections are bounded so (maxConnections).
+type Gate struct {
+	Line
+	most   uint32
+	inside int
+}
+
+// NewGate returns a gate that lets most in.
+func NewGate(most uint32) *Gate { return &Gate{most: most} }
+
+// Enter lets one in if there is room. Nobody overtakes: while others wait, there is none.
+func (g *Gate) Enter() bool {
+	if g.n > 0 || !g.Room(0) {
+		return false
+	}
+	g.inside++
+	return true
+}
+
+// Admit lets the first of the line in if there is room, and returns who that is, or nil.
+func (g *Gate) Admit() *Place {
+	if g.n == 0 || !g.Room(0) {
+		return nil
+	}
+	g.inside++
+	return g.Pop()
+}
+
+// Force lets n in though there may be no room: Envoy lets each host have one connection, whatever the limit.
+func (g *Gate) Force(n int) { g.inside += n }
+
+// Leave makes room; Admit says for whom.
+func (g *Gate) Leave() { g.inside-- }
+
+// Configure changes how many are let in. Those inside stay, even above it; Admit says who has room now.
+func (g *Gate) Configure(most uint32) { g.most = most }
+
+// Room says whether there would be room for one if so many left.
+func (g *Gate) Room(left int) bool { return int64(g.inside-left) < int64(g.most) }
+
+// Excess says whether more are inside than may be.
+func (g *Gate) Excess() bool { return int64(g.inside) > int64(g.most) }
 
 // Inside returns how many are in.
-func (g *Gate) Inside() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.inside
-}
+func (g *Gate) Inside() int { return g.inside }
 
-// Full says whether the next one would have to wait: Envoy's cx_open.
-func (g *Gate) Full() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return int64(g.inside) >= int64(g.most)
-}
+// Most returns how many may be in.
+func (g *Gate) Most() uint32 { return g.most }

@@ -1,7 +1,7 @@
 // Package limit decides how much may be going on at once, and how often: connections, requests, those that wait, retries, and requests by the second.
 //
 // Everything is a function of what was called and of the instants that the caller gives (nanoseconds from any fixed
-// moment). Nothing in here waits: a Gate says whose turn it is, its callers wait and are woken.
+// moment). Nothing in here waits: a Gate says whose turn it is, and its owner tells them.
 package limit
 
 import (
@@ -48,6 +48,9 @@ func (c *Count) Give() { c.current.Add(-1) }
 
 // Current returns how many there are.
 func (c *Count) Current() int { return int(max(0, c.current.Load())) }
+
+// Most returns how many there may be.
+func (c *Count) Most() uint32 { return c.most.Load() }
 
 // Remaining returns how many more there may be.
 func (c *Count) Remaining() int { return int(max(0, int64(c.most.Load())-c.current.Load())) }

@@ -66,101 +66,121 @@ func TestCountNeverOvershoots(t *testing.T) {
 }
 
 func TestGate(t *testing.T) {
-	var woken []string
-	place := func(name string) *Place { return &Place{Wake: func() { woken = append(woken, name) }} }
-	waiting := NewCount(4)
-	g, other := NewGate(1, waiting), NewGate(0, waiting)
-	a, b, c, d, e := place("a"), place("b"), place("c"), place("d"), place("e")
-	if g.Full() || g.Enter(a) != Entered || g.Withdraw(a) || !g.Full() {
+	x, y := new(int), new(int) // what is waited for
+	place := func(what any) *Place { return &Place{For: what} }
+	a, b, c, d := place(x), place(y), place(x), place(y)
+	g := NewGate(1)
+	if g.Room(0) != true || !g.Enter() || g.Enter() || g.Room(0) || !g.Room(1) || g.Excess() || g.Admit() != nil {
 		t.Error("the first")
 	}
 	for _, p := range []*Place{a, b, c} {
-		if g.Enter(p) != Waiting {
-			t.Fatal("it should wait")
-		}
+		g.Add(p)
 	}
-	if other.Enter(d) != Waiting || other.Enter(e) != Overflow || waiting.Overflows() != 1 || waiting.Current() != 4 {
-		t.Error("the count is of both")
-	}
-	if g.Withdraw(d) || !g.Withdraw(b) || g.Withdraw(b) || waiting.Current() != 3 {
-		t.Error("withdrawing")
+	g.AddFirst(d)
+	if g.Len() != 4 || !g.Remove(b) || g.Remove(b) || g.Len() != 3 {
+		t.Error("the line")
 	}
 	g.Leave()
-	if g.Withdraw(a) || !slices.Equal(woken, []string{"a"}) || g.Inside() != 1 {
-		t.Errorf("woken: %v", woken)
+	if g.Enter() {
+		t.Error("nobody overtakes")
 	}
-	g.Enter(b)
-	g.Force()
+	if p := g.Admit(); p != d || g.Admit() != nil || g.Inside() != 1 {
+		t.Error("who was put first is first")
+	}
+	if g.PopFor(y) != nil || g.PopFor(x) != a || g.Len() != 1 || g.Inside() != 1 {
+		t.Error("taking out lets nobody in")
+	}
+	g.Force(2)
 	g.Leave()
-	if g.Inside() != 1 || len(woken) != 1 {
-		t.Errorf("what was forced is no room: %v", woken)
+	if !g.Excess() || g.Admit() != nil || g.Inside() != 2 {
+		t.Error("what was forced is no room")
 	}
 	g.Configure(3)
-	if !slices.Equal(woken, []string{"a", "c", "b"}) || g.Inside() != 3 || waiting.Current() != 1 {
-		t.Errorf("woken: %v", woken)
+	if g.Excess() || g.Admit() != c || g.Admit() != nil || g.Pop() != nil || g.Inside() != 3 || g.Most() != 3 {
+		t.Error("there is more room")
 	}
 	g.Configure(1)
 	for range 3 {
 		g.Leave()
 	}
-	if g.Inside() != 0 || g.Enter(e) != Entered {
+	if g.Inside() != 0 || !g.Enter() || g.Enter() {
 		t.Errorf("%d are inside", g.Inside())
 	}
-	if !other.Withdraw(d) {
-		t.Error("it waits")
-	}
 	for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}, {1, 0, 2}, {1, 2, 0}} { // from any place in the line
-		ps := []*Place{place("0"), place("1"), place("2")}
+		var l Line
+		ps := []*Place{place(x), place(x), place(x)}
 		for _, p := range ps {
-			other.Enter(p)
+			l.Add(p)
 		}
 		for _, i := range order {
-			if !other.Withdraw(ps[i]) {
+			if !l.Remove(ps[i]) {
 				t.Fatalf("%v", order)
 			}
 		}
-	}
-	if waiting.Current() != 0 || other.Inside() != 0 {
-		t.Error("something is left")
+		if l.Len() != 0 || l.Pop() != nil {
+			t.Errorf("%v: something is left", order)
+		}
 	}
 }
 
-// What one gives up goes to one that waits; none is lost, and never are there too many.
-func TestGateHandsOn(t *testing.T) {
-	const connections = 2
-	waiting := NewCount(100)
-	g := NewGate(connections, waiting)
-	var using, served, left atomic.Int64
-	var all sync.WaitGroup
-	for w := range uint64(8) {
-		all.Go(func() {
-			r := rand.New(rand.NewPCG(w, 7))
-			turn := make(chan struct{}, 1)
-			p := &Place{Wake: func() { turn <- struct{}{} }}
-			for range 1000 {
-				switch g.Enter(p) {
-				case Overflow:
-					t.Error("the line is long enough")
-					return
-				case Waiting:
-					if r.IntN(4) == 0 && g.Withdraw(p) {
-						left.Add(1)
-						continue
-					}
-					<-turn
+// TestLineAgainstPlain does the same to a line and to a slice.
+func TestLineAgainstPlain(t *testing.T) {
+	for seed := range uint64(30) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		var l Line
+		var want []*Place
+		out := []*Place{}
+		for i := range 6 {
+			out = append(out, &Place{For: i % 2})
+		}
+		for range 400 {
+			var got, expected *Place
+			switch r.IntN(5) {
+			case 0, 1:
+				if len(out) == 0 {
+					continue
 				}
-				if n := using.Add(1); n > connections {
-					t.Errorf("%d use %d connections", n, connections)
+				p := out[0]
+				out = out[1:]
+				if r.IntN(2) == 0 {
+					l.Add(p)
+					want = append(want, p)
+				} else {
+					l.AddFirst(p)
+					want = slices.Insert(want, 0, p)
 				}
-				served.Add(1)
-				using.Add(-1)
-				g.Leave()
+				continue
+			case 2:
+				got = l.Pop()
+				if len(want) > 0 {
+					expected = want[0]
+				}
+			case 3:
+				what := r.IntN(2)
+				got = l.PopFor(what)
+				if i := slices.IndexFunc(want, func(p *Place) bool { return p.For == what }); i >= 0 {
+					expected = want[i]
+				}
+			case 4:
+				if len(want) == 0 {
+					continue
+				}
+				expected = want[r.IntN(len(want))]
+				if l.Remove(expected) {
+					got = expected
+				}
 			}
-		})
-	}
-	all.Wait()
-	if g.Inside() != 0 || waiting.Current() != 0 || served.Load()+left.Load() != 8000 || left.Load() == 0 {
-		t.Errorf("%d are inside, %d wait, %d served, %d left", g.Inside(), waiting.Current(), served.Load(), left.Load())
+			if got != expected {
+				t.Fatalf("seed %d: %p, want %p", seed, got, expected)
+			}
+			if expected != nil {
+				want = slices.DeleteFunc(want, func(p *Place) bool { return p == expected })
+				out = append(out, expected)
+			}
+			if l.Len() != len(want) {
+				t.Fatalf("seed %d: %d wait, want %d", seed, l.Len(), len(want))
+			}
+		}
 	}
 }
 
@@ -425,9 +445,9 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 func TestNoGarbage(t *testing.T) {
-	c, waiting := NewCount(10), NewCount(10)
-	g := NewGate(1, waiting)
-	p, q := &Place{Wake: func() {}}, &Place{Wake: func() {}}
+	c := NewCount(10)
+	g := NewGate(1)
+	p, q := &Place{For: c}, &Place{For: g}
 	b := NewBudget(20, 3)
 	a, _ := NewAllowance(0.2, 10, 10*time.Second, 0)
 	k, _ := NewBucket(10, 10, time.Second, 0)
@@ -437,11 +457,12 @@ func TestNoGarbage(t *testing.T) {
 		if c.Take() {
 			c.Give()
 		}
-		g.Enter(p)
-		g.Enter(p)
-		g.Enter(q)
+		g.Enter()
+		g.Add(p)
+		g.Add(q)
+		g.PopFor(g)
 		g.Leave()
-		g.Withdraw(q)
+		g.Admit()
 		g.Leave()
 		if b.Take(10) {
 			b.Give()

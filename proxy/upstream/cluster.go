@@ -44,6 +44,7 @@ type Cluster struct {
 	outlier outlier.Settings
 	accrual accrual.Settings
 	dialled *dialled // of a Passthrough cluster
+	limits  *limits  // nil where nothing is bounded
 }
 
 // Breaker returns the breaker that stands before the cluster for a request, or nil.
@@ -92,6 +93,7 @@ type dialled struct {
 	// retired says that no configuration has the cluster any more: an exchange that began before leaves nothing behind.
 	retired bool
 	set     *Set
+	limits  *limits
 }
 
 // Dialled returns the endpoint at an address that a request names.
@@ -102,6 +104,7 @@ func (c *Cluster) Dialled(address []byte, now int64) *Endpoint {
 	e := d.endpoints[string(address)]
 	if e == nil {
 		e = &Endpoint{address: string(address), set: d.set}
+		e.limits.Store(d.limits)
 		if d.retired || len(d.endpoints) >= maxDialled {
 			e.gone = true
 			return e
@@ -113,15 +116,27 @@ func (c *Cluster) Dialled(address []byte, now int64) *Endpoint {
 }
 
 // sweep ends idle connections and forgets addresses that nobody has named for a while.
-func (d *dialled) sweep(now, idle int64, peek bool) {
-	before := now - idle
+func (d *dialled) sweep(now int64, peek bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	before := now - int64(passthroughIdle)
 	for a, e := range d.endpoints {
-		e.sweep(now, idle, peek)
+		e.sweep(now, int64(passthroughIdle), peek)
 		if active, idle := e.Connections(); active+idle == 0 && e.lastUse.Load() < before {
 			delete(d.endpoints, a)
 		}
+	}
+}
+
+// bound makes l count the connections of all endpoints, those to come included.
+func (d *dialled) bound(l *limits) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.limits = l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range d.endpoints {
+		l.attach(e)
 	}
 }
 

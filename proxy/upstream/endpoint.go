@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,9 @@ type Endpoint struct {
 	idle  []*Conn // last used last
 	gone  bool    // no configuration names it any more: keep nothing
 	users int     // connections that exchanges hold
+	open  int     // connections of either version, those being dialled included
 
+	limits         atomic.Pointer[limits]          // of the cluster, nil where there never were any; written with mu
 	shares         shares                          // connections of HTTP/2
 	keepAlive      atomic.Pointer[model.KeepAlive] // of those, by the configuration in force; nil is none
 	accrual        *accrual.Endpoint               // guarded by the set's mu
@@ -44,6 +47,8 @@ type Conn struct {
 	// Reused says that an earlier exchange used the connection: its peer may have closed it in the meantime.
 	Reused bool
 	since  int64 // when it became idle
+	born   time.Time
+	served uint32 // exchanges that have given it back
 }
 
 // Address returns host:port as it is dialled.
@@ -68,34 +73,59 @@ func (e *Endpoint) Lease() *Conn {
 
 // Dial opens a connection, through TLS where secure is not nil; timeout bounds name resolution, connecting and the
 // handshake together. A handshake that fails is an error that HandshakeError tells apart.
-func (e *Endpoint) Dial(ctx context.Context, timeout time.Duration, secure *tls.Config) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "tcp", e.address)
+//
+// Where limits hold, t waits for room first, and may be given a kept connection in place of a new one; ErrOverflow and
+// ErrInterrupted say that it was not. t is nil where the exchange's configuration has none.
+func (e *Endpoint) Dial(ctx context.Context, timeout time.Duration, secure *tls.Config, t *Turn) (*Conn, error) {
+	if l := e.limits.Load(); l != nil && t != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = t.bound(ctx)
+		defer cancel()
+		if !t.Opaque { // whoever has no connection is pending, as in Envoy
+			if !l.pending.Take() {
+				return nil, errPending
+			}
+			defer l.pending.Give()
+		}
+		if c, err := l.room(e, t); c != nil || err != nil {
+			return c, err
+		}
+	} else {
+		e.begin()
+	}
+	c, err := e.dial(ctx, timeout, secure)
 	if err != nil {
 		e.failed.Add(1)
+		e.ended(err)
+		return nil, err
+	}
+	e.opened.Add(1)
+	e.mu.Lock()
+	e.users++
+	e.mu.Unlock()
+	return c, nil
+}
+
+func (e *Endpoint) dial(ctx context.Context, timeout time.Duration, secure *tls.Config) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	nc, err := e.tuning().dialer.DialContext(ctx, "tcp", e.address)
+	if err != nil {
 		return nil, fmt.Errorf("cannot connect to %s: %w", e.address, reason(err))
 	}
-	c := &Conn{endpoint: e}
+	c := &Conn{endpoint: e, born: time.Now()}
 	if err := c.Init(nc); err != nil {
 		_ = nc.Close()
-		e.failed.Add(1)
 		return nil, fmt.Errorf("cannot use connection to %s: %w", e.address, err)
 	}
 	if secure != nil {
 		t := tls.Client(c.Replay(nil), secure)
 		if err := t.HandshakeContext(ctx); err != nil {
 			_ = nc.Close()
-			e.failed.Add(1)
 			return nil, &HandshakeError{Address: e.address, Err: err}
 		}
 		c.Secure(t)
 	}
-	e.opened.Add(1)
-	e.mu.Lock()
-	e.users++
-	e.mu.Unlock()
 	return c, nil
 }
 
@@ -124,7 +154,20 @@ func reason(err error) error {
 func (c *Conn) Keep(now int64) {
 	e := c.endpoint
 	c.since = now
+	c.served++
 	e.mu.Lock()
+	if l := e.limits.Load(); l != nil {
+		if t := l.tuning.Load(); t.perConnection > 0 && c.served >= t.perConnection || c.aged(t) {
+			e.mu.Unlock()
+			c.Drop()
+			return
+		}
+		if l.queued.Load() > 0 || l.excess.Load() { // looked at with mu: see limits.queued
+			e.mu.Unlock()
+			l.pass(c)
+			return
+		}
+	}
 	e.users--
 	if !e.gone && len(e.idle) < maxIdle {
 		e.idle = append(e.idle, c)
@@ -133,6 +176,25 @@ func (c *Conn) Keep(now int64) {
 	}
 	e.mu.Unlock()
 	_ = c.Close()
+	e.ended(nil)
+}
+
+// Unused is Keep for a connection that carried nothing.
+func (c *Conn) Unused(now int64) {
+	c.served-- // which Keep adds
+	c.Keep(now)
+}
+
+// aged says whether the connection has lasted for as long as it may.
+func (c *Conn) aged(t *tuning) bool { return t.duration > 0 && int64(time.Since(c.born)) >= t.duration }
+
+// Lifetime returns how long the connection may last from now on (maxConnectionDuration); 0 is for ever.
+func (c *Conn) Lifetime() time.Duration {
+	d := c.endpoint.tuning().duration
+	if d == 0 {
+		return 0
+	}
+	return max(1, time.Duration(d)-time.Since(c.born))
 }
 
 // Drop closes a connection that an exchange held and that cannot serve another.
@@ -142,16 +204,26 @@ func (c *Conn) Drop() {
 	e.users--
 	e.mu.Unlock()
 	_ = c.Close()
+	e.ended(nil)
 }
 
-// sweep closes connections that are idle since before, and, when peek is set, those that the peer has closed.
-func (e *Endpoint) sweep(now, idle int64, peek bool) {
+// sweep closes connections that are idle for longer than they may, but at most for so long where that is not 0, and, when
+// peek is set, those that the peer has closed.
+func (e *Endpoint) sweep(now, longest int64, peek bool) {
+	t := e.tuning()
+	idle := t.idle
+	if longest > 0 && (idle == 0 || idle > longest) {
+		idle = longest
+	}
 	before := now - idle
+	if idle == 0 {
+		before = math.MinInt64
+	}
 	e.mu.Lock()
 	var ended []*Conn
 	kept := e.idle[:0]
 	for _, c := range e.idle {
-		if c.since < before || peek && !c.Fresh() {
+		if c.since < before || c.aged(t) || peek && !c.Fresh() {
 			ended = append(ended, c)
 			continue
 		}
@@ -162,13 +234,14 @@ func (e *Endpoint) sweep(now, idle int64, peek bool) {
 	e.mu.Unlock()
 	for _, c := range ended {
 		_ = c.Close()
+		e.ended(nil)
 	}
 	keepAlive := e.keepAlive.Load()
 	for _, s := range e.shared() {
 		if keepAlive != nil {
 			s.test(now, keepAlive)
 		}
-		s.sweep(before)
+		s.sweep(before, t)
 	}
 }
 
@@ -190,6 +263,7 @@ func (e *Endpoint) retire() {
 	e.mu.Unlock()
 	for _, c := range idle {
 		_ = c.Close()
+		e.ended(nil)
 	}
 	for _, s := range shared {
 		s.discard()

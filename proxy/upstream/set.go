@@ -35,6 +35,7 @@ type Set struct {
 	mu      sync.Mutex
 	state   map[key]*Endpoint
 	dialled map[string]*dialled
+	limits  map[string]*limits // by cluster; what never had any has none here
 	current map[string]*Cluster
 	// breakers and watched are replaced as a whole.
 	breakers   map[string]*Breaker
@@ -65,6 +66,7 @@ type Change struct {
 	state    map[key]*Endpoint
 	dialled  map[string]*dialled
 	breakers map[string]*Breaker
+	limits   map[string]*limits
 
 	allowances map[string]allowance
 }
@@ -73,7 +75,7 @@ type Change struct {
 func (s *Set) Prepare(specs []model.Cluster, breakers []model.Breaker) (*Change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ch := &Change{set: s, Clusters: make(map[string]*Cluster, len(specs)), state: make(map[key]*Endpoint, len(s.state)), dialled: map[string]*dialled{}, breakers: map[string]*Breaker{}, allowances: map[string]allowance{}}
+	ch := &Change{set: s, Clusters: make(map[string]*Cluster, len(specs)), state: make(map[key]*Endpoint, len(s.state)), dialled: map[string]*dialled{}, limits: map[string]*limits{}, breakers: map[string]*Breaker{}, allowances: map[string]allowance{}}
 	for i := range specs {
 		c, err := ch.cluster(&specs[i])
 		if err != nil {
@@ -131,6 +133,7 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 	if spec.LoadBalancer.Hash != nil {
 		c.Hasher = balance.NewHasher(spec.LoadBalancer.Hash)
 	}
+	ch.limit(c)
 	if spec.Kind == model.Passthrough {
 		if c.dialled = s.dialled[spec.Name]; c.dialled == nil || old.TLS != c.TLS {
 			c.dialled = &dialled{endpoints: map[string]*Endpoint{}, set: s}
@@ -141,6 +144,32 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 		c.count(s.metrics)
 	}
 	return c, nil
+}
+
+// limit finds the limits that the cluster's name has, or makes them where there were none; Commit puts the new ones in force.
+func (ch *Change) limit(c *Cluster) {
+	l := ch.set.limits[c.Spec.Name]
+	if c.Spec.Limits != nil {
+		if l == nil {
+			l = newLimits()
+		}
+		c.limits = l
+	}
+	if l != nil {
+		ch.limits[c.Spec.Name] = l
+	}
+}
+
+// bound puts the limits of a cluster in force.
+func (c *Cluster) bound(l *limits) {
+	endpoints := make([]*Endpoint, len(c.Members))
+	for i := range c.Members {
+		endpoints[i] = c.Members[i].Endpoint
+	}
+	l.configure(c.Spec.Limits, endpoints)
+	if c.dialled != nil {
+		c.dialled.bound(l)
+	}
 }
 
 // count takes the metric handles of c and its members; release gives them back.
@@ -239,8 +268,11 @@ func (ch *Change) Commit() {
 		b.Configure(b.settings, s.clock())
 	}
 	s.breakers, s.allowances = ch.breakers, ch.allowances
+	for name, l := range ch.limits {
+		ch.Clusters[name].bound(l)
+	}
 	release(s.metrics, s.current)
-	s.state, s.dialled, s.current = ch.state, ch.dialled, ch.Clusters
+	s.state, s.dialled, s.limits, s.current = ch.state, ch.dialled, ch.limits, ch.Clusters
 	for _, c := range s.current {
 		c.Balancer.Changed() // what happened since Prepare was told to the clusters before
 	}
@@ -261,10 +293,10 @@ func (s *Set) Sweep(now int64) {
 	peek := s.sweeps%5 == 0
 	s.mu.Unlock()
 	for _, e := range state {
-		e.sweep(now, int64(idleTimeout), peek)
+		e.sweep(now, 0, peek)
 	}
 	for _, d := range passed {
-		d.sweep(now, int64(passthroughIdle), peek)
+		d.sweep(now, peek)
 	}
 	for _, c := range current {
 		if c.Spec.LoadBalancer.Warmup != nil {

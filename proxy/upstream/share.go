@@ -5,13 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy/limit"
+	"github.com/outrider-mesh/outrider/wire/http2"
 	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/mux"
 )
@@ -32,6 +33,8 @@ type Shared struct {
 	// sweeper's, as is unanswered: nothing may have come since.
 	began, tested int64
 	unanswered    bool
+	born          time.Time
+	used          atomic.Uint32 // streams that were taken
 }
 
 // shares is what an endpoint has of them.
@@ -40,6 +43,13 @@ type shares struct {
 	// dialling is closed when a dial under way has ended; nil while there is none. Behind the endpoint's mu.
 	dialling chan struct{}
 	http1    atomic.Bool // see ErrHTTP1
+
+	// Where limits hold, behind limits.mu: those that wait for a stream, whether the endpoint stands in the gate's line for
+	// them, and how many of them dial.
+	line    limit.Line
+	place   limit.Place
+	seeking bool
+	dials   int
 }
 
 // SpeaksHTTP1 says that the endpoint was found to speak HTTP/1 alone.
@@ -62,8 +72,9 @@ func (e *Endpoint) Share(most uint32, now int64) *Shared {
 		return nil
 	}
 	choked, last := 0, (*Shared)(nil)
+	per := e.tuning().perConnection
 	for _, s := range *open {
-		if s.HTTP.Room(most) == 0 {
+		if s.HTTP.Room(most) == 0 || per > 0 && s.used.Load() >= per {
 			continue
 		}
 		if now != 0 {
@@ -80,9 +91,44 @@ func (e *Endpoint) Share(most uint32, now int64) *Shared {
 	return last
 }
 
-// Connect opens a connection, unless one is being opened already: then it waits for that one. secure and timeout are as for
-// Dial, most and now as for Share, and ErrHTTP1 is returned where ALPN chose HTTP/1.
-func (e *Endpoint) Connect(ctx context.Context, timeout time.Duration, secure *tls.Config, most uint32, now int64) (*Shared, error) {
+// Admit is Endpoint.Admit for a stream that is about to be opened. It fails with http2.ErrNoStreams where the connection has
+// carried all that it may (maxRequestsPerConnection). Taken or Untaken has to follow.
+func (s *Shared) Admit(a *Admission) error {
+	if err := s.endpoint.Admit(a); err != nil {
+		return err
+	}
+	if n, per := s.used.Add(1), s.endpoint.tuning().perConnection; per > 0 && n > per {
+		s.Untaken()
+		a.Done()
+		return http2.ErrNoStreams
+	}
+	return nil
+}
+
+// Untaken gives a stream back that could not be opened.
+func (s *Shared) Untaken() { s.used.Add(^uint32(0)) }
+
+// Taken says that the stream was opened; a connection that has carried enough of them ends with its last.
+func (s *Shared) Taken() {
+	if per := s.endpoint.tuning().perConnection; per > 0 && s.used.Load() >= per {
+		s.replace()
+	}
+}
+
+// replace takes the connection away from those that exchanges find, and lets it end with its last stream.
+func (s *Shared) replace() {
+	s.endpoint.mu.Lock()
+	s.endpoint.dropShared(s)
+	s.endpoint.mu.Unlock()
+	s.discard()
+}
+
+// Connect opens a connection, unless one is being opened already: then it waits for that one. secure, timeout and t are as
+// for Dial, most and now as for Share, and ErrHTTP1 is returned where ALPN chose HTTP/1.
+func (e *Endpoint) Connect(ctx context.Context, timeout time.Duration, secure *tls.Config, most uint32, now int64, t *Turn) (*Shared, error) {
+	if l := e.limits.Load(); l != nil && t != nil {
+		return l.connect(ctx, e, timeout, secure, most, now, t)
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for {
@@ -105,29 +151,47 @@ func (e *Endpoint) Connect(ctx context.Context, timeout time.Duration, secure *t
 	done := make(chan struct{})
 	e.shares.dialling = done
 	e.mu.Unlock()
+	e.begin()
 	s, err := e.connect(ctx, secure)
 	e.mu.Lock()
 	e.shares.dialling = nil
-	if err == nil && !e.gone {
-		e.keepShared(s)
-	}
-	gone := e.gone
 	e.mu.Unlock()
 	close(done)
-	if err == nil && gone {
-		s.discard()
+	if err != nil {
+		e.ended(err)
 	}
 	return s, err
 }
 
+// connect is Connect where limits hold.
+func (l *limits) connect(ctx context.Context, e *Endpoint, timeout time.Duration, secure *tls.Config, most uint32, now int64, t *Turn) (*Shared, error) {
+	if !l.pending.Take() {
+		return nil, errPending
+	}
+	defer l.pending.Give()
+	if s, err := l.share(e, t, most, now); s != nil || err != nil {
+		return s, err
+	}
+	ctx, cancel := t.bound(ctx)
+	defer cancel()
+	ctx, cancel2 := context.WithTimeout(ctx, timeout)
+	defer cancel2()
+	s, err := e.connect(ctx, secure)
+	if err != nil {
+		l.undialled(e, err)
+		return nil, err
+	}
+	l.dialled(e, s, most)
+	return s, nil
+}
+
 func (e *Endpoint) connect(ctx context.Context, secure *tls.Config) (*Shared, error) {
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "tcp", e.address)
+	nc, err := e.tuning().dialer.DialContext(ctx, "tcp", e.address)
 	if err != nil {
 		e.failed.Add(1)
 		return nil, fmt.Errorf("cannot connect to %s: %w", e.address, reason(err))
 	}
-	s := &Shared{endpoint: e, settled: make(chan struct{})}
+	s := &Shared{endpoint: e, settled: make(chan struct{}), born: time.Now()}
 	if err := s.link.Init(nc); err != nil {
 		_ = nc.Close()
 		e.failed.Add(1)
@@ -150,7 +214,16 @@ func (e *Endpoint) connect(ctx context.Context, secure *tls.Config) (*Shared, er
 	e.opened.Add(1)
 	s.Mux = e.set.speak(s)
 	s.began = s.LastRead()
+	e.mu.Lock()
+	gone := e.gone
+	if !gone {
+		e.keepShared(s) // before it is served, which ends with the undoing
+	}
+	e.mu.Unlock()
 	e.set.serving.Go(s.serve) // Set.Close waits for it
+	if gone {
+		s.discard()
+	}
 	return s, nil
 }
 
@@ -159,13 +232,19 @@ func (s *Shared) serve() {
 	_ = s.Serve(nil) // why it ended, the streams were told
 	e := s.endpoint
 	e.mu.Lock()
+	e.dropShared(s)
+	e.mu.Unlock()
+	s.Settled()
+	_ = s.link.Close()
+	e.ended(nil)
+}
+
+// dropShared undoes keepShared, called with mu.
+func (e *Endpoint) dropShared(s *Shared) {
 	if open := e.shares.open.Load(); open != nil {
 		rest := slices.DeleteFunc(slices.Clone(*open), func(o *Shared) bool { return o == s })
 		e.shares.open.Store(&rest)
 	}
-	e.mu.Unlock()
-	s.Settled()
-	_ = s.link.Close()
 }
 
 // keepShared adds a connection to those that exchanges find, called with mu.
@@ -182,7 +261,19 @@ func (e *Endpoint) keepShared(s *Shared) {
 func (s *Shared) Link() *link.Link { return &s.link }
 
 // Settled tells that the endpoint's settings have come.
-func (s *Shared) Settled() { s.settle.Do(func() { close(s.settled) }) }
+func (s *Shared) Settled() {
+	s.settle.Do(func() { close(s.settled) })
+	s.offer(s.HTTP.Room(0))
+}
+
+// offer tells those that wait for a stream that there may be so many.
+func (s *Shared) offer(n int) {
+	if l := s.endpoint.limits.Load(); l != nil && n > 0 && l.queued.Load() > 0 {
+		l.mu.Lock()
+		l.lookUp(s.endpoint, n)
+		l.mu.Unlock()
+	}
+}
 
 // Upgrades says whether the endpoint takes extended CONNECT, for which its settings may have to be waited for.
 func (s *Shared) Upgrades(timeout time.Duration) bool {
@@ -205,10 +296,16 @@ func (s *Shared) discard() {
 	s.Left()
 }
 
-// Left ends a connection that is to end once it has no streams: whoever gives one back calls it.
+// Left ends a connection that is to end once it has no streams, or lets the next one have the stream that was given back:
+// whoever gives one back calls it.
 func (s *Shared) Left() {
-	if s.discarded.Load() && s.HTTP.Streams() == 0 {
-		s.link.InterruptRead()
+	switch {
+	case s.discarded.Load() || s.endpoint.limits.Load() != nil && s.HTTP.Leaving():
+		if s.HTTP.Streams() == 0 {
+			s.link.InterruptRead()
+		}
+	default:
+		s.offer(1)
 	}
 }
 
@@ -228,8 +325,13 @@ func (s *Shared) test(now int64, k *model.KeepAlive) {
 	}
 }
 
-// sweep ends connections that nobody has used since before, and those that take no more streams.
-func (s *Shared) sweep(before int64) {
+// sweep ends connections that nobody has used since before, those that take no more streams, and those that have lasted for
+// as long as they may.
+func (s *Shared) sweep(before int64, t *tuning) {
+	if t.duration > 0 && int64(time.Since(s.born)) >= t.duration {
+		s.replace()
+		return
+	}
 	if s.HTTP.Streams() > 0 {
 		return
 	}
