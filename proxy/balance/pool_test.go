@@ -192,7 +192,7 @@ func TestShares(t *testing.T) {
 		// A ring of the usual size has few points for a small weight: the more, the closer to the shares.
 		lb := model.LoadBalancer{Policy: policy}
 		if policy == model.RingHash {
-			lb.TableSize = 1 << 20
+			lb.TableSize = 1 << 16
 		}
 		p := pool(t, lb, 0, hosts, nil, still)
 		f := func(gone []int, want ...float64) {
