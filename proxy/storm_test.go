@@ -32,12 +32,12 @@ type ailing struct {
 }
 
 const (
-	well int32 = iota
-	failing
-	slow
-	frozen
-	lying
-	dead
+	isWell int32 = iota
+	isFailing
+	isSlow
+	isFrozen
+	isLying
+	isDead
 	modes
 )
 
@@ -79,21 +79,21 @@ func (a *ailing) become(mode int32) {
 	a.thaw = make(chan struct{})
 	a.mu.Unlock()
 	switch {
-	case mode == dead:
+	case mode == isDead:
 		a.fall()
-	case old == dead:
+	case old == isDead:
 		a.rise()
 	}
 }
 
 func (a *ailing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch a.mode.Load() {
-	case failing:
+	case isFailing:
 		w.WriteHeader(503)
 		return
-	case slow:
+	case isSlow:
 		time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
-	case frozen:
+	case isFrozen:
 		a.mu.Lock()
 		thaw := a.thaw
 		a.mu.Unlock()
@@ -102,7 +102,7 @@ func (a *ailing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
-	case lying: // the answer breaks off, or is none
+	case isLying: // the answer breaks off, or is none
 		if rand.IntN(2) == 0 {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = io.WriteString(w, "too little")
@@ -202,7 +202,7 @@ func TestStorm(t *testing.T) {
 	}
 	all.Wait()
 	for _, a := range s.apps {
-		a.become(well)
+		a.become(isWell)
 	}
 	c := goClient(t, s.p, 1)
 	eventually(t, "all is well again", func() bool {
