@@ -99,6 +99,6 @@ func (p *program) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%v (%s --help lists the flags)", err, cmd.CommandPath())
 	})
-	root.AddCommand(p.up(), p.demo(), p.check(), p.compile(), p.version())
+	root.AddCommand(p.up(), p.demo(), p.check(), p.compile(), p.imports(), p.version())
 	return root
 }

@@ -1,0 +1,259 @@
+package migrate
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/outrider-mesh/outrider/config"
+)
+
+// lost are the command properties that a proxy has no use for, with what is so instead.
+var lost = map[string]string{
+	"requestCache.enabled":                               "nothing is cached",
+	"requestLog.enabled":                                 "the access log has every request",
+	"execution.isolation.thread.interruptOnTimeout":      "what ran into the timeout is always given up",
+	"execution.isolation.thread.interruptOnFutureCancel": "what nobody waits for is always given up",
+	"execution.isolation.thread.interruptOnCancel":       "what nobody waits for is always given up",
+	poolOverride: "", // read, but for the pool only
+}
+
+const poolOverride = "threadPoolKeyOverride"
+
+// poolDefaults are the properties of a thread pool that decide how much may run at once.
+var poolDefaults = map[string]string{
+	"coreSize": "10", "maximumSize": "10", "allowMaximumSizeToDivergeFromCoreSize": "false", "maxQueueSize": "-1", "queueSizeRejectionThreshold": "5",
+}
+
+// hystrixFile is what a file says of Hystrix, by key and then property; "default" is a key too.
+type hystrixFile struct {
+	*translation
+	commands, pools map[string]map[string]entry
+	keys            []string // of commands, in the order in which they come up
+	used            map[string][]string
+}
+
+// ErrNothing is returned for a file that says nothing of the library.
+var ErrNothing = errors.New("nothing to import")
+
+// Hystrix translates an application.properties (or Spring's application.yml) with Hystrix's properties.
+func Hystrix(name string, data []byte, o Options) (Result, error) {
+	f := hystrixFile{translation: &translation{Options: o, file: name}, commands: map[string]map[string]entry{}, pools: map[string]map[string]entry{}, used: map[string][]string{}}
+	entries, err := f.read(name, data)
+	if err != nil {
+		return Result{}, err
+	}
+	found := false
+	for _, e := range entries {
+		if rest, ok := strings.CutPrefix(e.key, "hystrix."); ok {
+			found = true
+			f.take(rest, e)
+		}
+	}
+	if !found {
+		return Result{}, fmt.Errorf("%w: the file has no property that begins with hystrix.", ErrNothing)
+	}
+	for _, key := range sortedKeys(o.Hosts) { // a command may have no property of its own; a client's methods may
+		if f.commands[key] == nil && !slices.ContainsFunc(f.keys, func(k string) bool { return strings.HasPrefix(k, key+"#") }) {
+			f.keys = append(f.keys, key)
+		}
+	}
+	for _, key := range f.keys {
+		f.command(key)
+	}
+	if len(f.keys) == 0 {
+		f.note(0, "the file names no command: name each by --host KEY=HOST, and it takes the defaults of the file")
+	}
+	for _, pool := range sortedKeys(f.pools) {
+		f.pool(pool)
+	}
+	return f.result(), nil
+}
+
+// take files one property.
+func (f *hystrixFile) take(rest string, e entry) {
+	group, rest, _ := strings.Cut(rest, ".")
+	switch group {
+	case "command":
+		key, path, ok := cutCommand(rest)
+		if !ok {
+			f.wrong(e.line, "%s: Hystrix has no such property", e.key)
+			return
+		}
+		f.put(f.commands, key, path, e)
+		if key != "default" && !slices.Contains(f.keys, key) {
+			f.keys = append(f.keys, key)
+		}
+		if why := lost[path]; why != "" {
+			f.note(e.line, "%s does not carry over: %s", e.key, why)
+		}
+	case "threadpool":
+		i := strings.LastIndexByte(rest, '.')
+		if strings.HasSuffix(rest[:max(i, 0)], ".metrics.rollingStats") {
+			f.note(e.line, "%s does not carry over: a command's own window is its pool's", e.key)
+			return
+		}
+		if i <= 0 {
+			f.wrong(e.line, "%s: Hystrix has no such property", e.key)
+			return
+		}
+		f.put(f.pools, rest[:i], rest[i+1:], e)
+	case "collapser":
+		f.note(e.line, "%s does not carry over: requests are not batched", e.key)
+	default:
+		f.note(e.line, "%s does not carry over: it is of the library itself", e.key)
+	}
+}
+
+func (f *hystrixFile) put(to map[string]map[string]entry, key, path string, e entry) {
+	if to[key] == nil {
+		to[key] = map[string]entry{}
+	}
+	to[key][path] = e
+}
+
+// cutCommand cuts KEY.property where the property begins: a key may have dots itself.
+func cutCommand(rest string) (key, path string, ok bool) {
+	try := func(p string) {
+		if k, fits := strings.CutSuffix(rest, "."+p); fits && k != "" && len(p) > len(path) {
+			key, path, ok = k, p, true
+		}
+	}
+	for _, p := range properties {
+		try(p.path)
+	}
+	for p := range lost {
+		try(p)
+	}
+	return key, path, ok
+}
+
+// lookup finds a property as Hystrix does: the command's own, else the default's.
+func (f *hystrixFile) lookup(of map[string]map[string]entry, key, path string) (entry, bool) {
+	if e, ok := of[key][path]; ok {
+		return e, true
+	}
+	e, ok := of["default"][path]
+	return e, ok
+}
+
+// command translates one command.
+func (f *hystrixFile) command(key string) {
+	b := breaker{key: key, hystrix: config.HystrixDefaults()}
+	strategy := "THREAD"
+	for _, e := range f.commands[key] {
+		if b.line == 0 || e.line < b.line {
+			b.line = e.line
+		}
+	}
+	from := map[string]entry{}
+	for _, p := range properties {
+		e, ok := f.lookup(f.commands, key, p.path)
+		if !ok {
+			continue
+		}
+		from[p.path] = e
+		if p.path == "execution.isolation.strategy" {
+			if strategy = strings.ToUpper(e.value); strategy != "THREAD" && strategy != "SEMAPHORE" {
+				f.wrong(e.line, "%s: %q is neither THREAD nor SEMAPHORE; THREAD is taken", e.key, e.value)
+				strategy = "THREAD"
+			}
+			continue
+		}
+		if err := set(p.of(&b.hystrix), e.value); err != nil {
+			f.wrong(e.line, "%s: %v; the default is taken", e.key, err)
+		}
+	}
+	settle(&b.hystrix, func(path, message string) {
+		e := from[path]
+		if e.key == "" { // it is the fault of what it must fit to
+			for _, p := range properties {
+				if other, ok := from[p.path]; ok && strings.HasPrefix(p.path, "metrics.") {
+					e = other
+				}
+			}
+		}
+		f.wrong(e.line, "%s: %s: %s; the defaults are taken", key, path, message)
+	})
+	const semaphore = "execution.isolation.semaphore.maxConcurrentRequests"
+	if strategy == "THREAD" {
+		if e, ok := f.commands[key][semaphore]; ok {
+			f.note(e.line, "%s does not carry over: with the strategy THREAD, its pool bounds the command", e.key)
+		}
+		f.bound(&b)
+	}
+	f.all = append(f.all, b)
+}
+
+// bound makes the bound of a command's thread pool one of its semaphore: so much ran or waited at once.
+func (f *hystrixFile) bound(b *breaker) {
+	client, _, _ := strings.Cut(b.key, "#")
+	pool := "default"
+	for _, name := range []string{f.commands[b.key][poolOverride].value, b.key, client} {
+		if name != "" && f.pools[name] != nil {
+			pool = name
+			break
+		}
+	}
+	f.used[pool] = append(f.used[pool], b.key)
+	number := func(property string) int {
+		n, _ := strconv.Atoi(poolDefaults[property])
+		if e, ok := f.lookup(f.pools, pool, property); ok {
+			v, err := strconv.ParseInt(e.value, 10, 32)
+			if err != nil {
+				f.wrong(e.line, "%s: %q is no whole number; the default is taken", e.key, e.value)
+				return n
+			}
+			return int(v)
+		}
+		return n
+	}
+	size := number("coreSize")
+	if e, ok := f.lookup(f.pools, pool, "allowMaximumSizeToDivergeFromCoreSize"); ok && strings.EqualFold(e.value, "true") {
+		size = max(size, number("maximumSize"))
+	}
+	queue := 0
+	if n := number("maxQueueSize"); n > 0 {
+		queue = max(min(n, number("queueSizeRejectionThreshold")), 0)
+	}
+	b.hystrix.Execution.Isolation.Semaphore.MaxConcurrentRequests = max(size+queue, 0)
+	if queue > 0 {
+		b.comments = append(b.comments, fmt.Sprintf("A pool of %d threads with a queue of %d becomes %d requests at once.", size, queue, size+queue))
+	} else if size != 10 {
+		b.comments = append(b.comments, fmt.Sprintf("A pool of %d threads becomes %d requests at once.", size, size))
+	}
+}
+
+// pool tells what of a pool did not carry over.
+func (f *hystrixFile) pool(name string) {
+	first, shared := 0, f.used[name]
+	for property, e := range f.pools[name] {
+		if first == 0 || e.line < first {
+			first = e.line
+		}
+		switch {
+		case property == "keepAliveTimeMinutes":
+			f.note(e.line, "%s does not carry over: there are no threads", e.key)
+		case poolDefaults[property] == "":
+			f.wrong(e.line, "%s: Hystrix has no such property", e.key)
+		}
+	}
+	switch {
+	case name == "default":
+	case len(shared) == 0:
+		f.note(first, "the pool %s carries over to no command: none has its name or names it by %s", name, poolOverride)
+	case len(shared) > 1:
+		f.note(first, "the pool %s was shared by %s: each of them may have so many requests at once now", name, strings.Join(shared, ", "))
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
