@@ -50,6 +50,10 @@ func seal(s *model.Snapshot, p parts) *model.Snapshot {
 		sum.Write([]byte(`,"breakers":`))
 		sum.Write(encoded(s.Breakers))
 	}
+	if len(s.RateLimits) > 0 {
+		sum.Write([]byte(`,"rateLimits":`))
+		sum.Write(encoded(s.RateLimits))
+	}
 	sum.Write([]byte(`}`))
 	s.Version = hex.EncodeToString(sum.Sum(nil)[:8])
 	return s

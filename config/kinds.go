@@ -81,6 +81,7 @@ var kinds = map[[2]string]*kind{
 	{groupSpecs, "HTTPRouteGroup"}: {versions: []string{"v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"}, decode: decodeHTTPRouteGroup, check: checks(checkHTTPRouteGroup)},
 
 	{groupOutrider, "CircuitBreaker"}: {versions: []string{"v1alpha1"}, decode: decodeCircuitBreaker, defaults: on(defaultCircuitBreaker), check: checks(checkCircuitBreaker)},
+	{groupOutrider, "RateLimit"}:      {versions: []string{"v1alpha1"}, decode: decodeRateLimit, defaults: on(defaultRateLimit), check: checks(checkRateLimit)},
 }
 
 // refusedKinds can never be honoured; each is an error that names what to use.

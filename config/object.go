@@ -20,7 +20,7 @@ type Object struct {
 	//	Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, BackendTLSPolicy, ReferenceGrant (Gateway API)
 	//	                            *gatewayv1.Gateway, *gatewayv1.HTTPRoute, ..., *gatewayv1beta1.ReferenceGrant (whole objects)
 	//	TrafficSplit, HTTPRouteGroup    *TrafficSplit, *HTTPRouteGroup (this package: all versions in one form)
-	//	CircuitBreaker              *CircuitBreaker (this package)
+	//	CircuitBreaker, RateLimit   *CircuitBreaker, *RateLimit (this package)
 	Spec any
 	// Source is where the object stands.
 	Source Source

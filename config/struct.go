@@ -216,6 +216,8 @@ func (d *decoder) custom(n *node, u json.Unmarshaler) {
 		wanted = "a time such as 2026-01-02T15:04:05Z"
 	case "Duration":
 		wanted = "a duration such as 1m30s"
+	case "RateKey":
+		wanted = "clientIdentity, sourceIP or header: NAME"
 	case "StatusCode":
 		wanted = "a status such as 503, 5xx or UNAVAILABLE"
 	default:

@@ -101,6 +101,9 @@ type exchange struct {
 	routes          route.Scratch
 	edits           policy.Scratch
 	hash            balance.Scratch
+	who             []byte // calls, where a rate limit may ask
+	joined          []byte // values of fields, for rate limits
+	quota           quota
 	resting         *hold // kept for the next one
 }
 
@@ -131,7 +134,7 @@ func putExchange(x *exchange) {
 	x.trailers.Reset()
 	*x = exchange{
 		req: x.req, res: x.res, trailers: x.trailers,
-		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash, resting: x.resting,
+		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash, resting: x.resting, who: x.who[:0], joined: x.joined[:0],
 		down: outflow{out: x.down.out[:0]}, picked: x.picked[:0], turn: x.turn,
 	}
 	exchanges.Put(x)
@@ -244,6 +247,10 @@ func (x *exchange) match() bool {
 	}
 	m := table.Match(&x.req, x.port, &x.routes)
 	if x.b.spec.Direction == model.Inbound {
+		if m.Found && m.Rule.limits != nil {
+			header, _ := x.req.Get(message.XOutriderPeer)
+			x.who = append(x.who[:0], callerOf(header)...)
+		}
 		x.identify()
 	}
 	if x.b.spec.Explicit && m.Known && isConnect(&x.req) && !(m.Found && (m.Rule.refuses() || m.Rule.opaque())) {
@@ -334,6 +341,9 @@ func (x *exchange) normalize() bool {
 // admit runs the gates before forwarding, in their order; false means that one of them has answered.
 func (x *exchange) admit() bool {
 	r := x.rule
+	if r.limits != nil && !x.ration(r.limits) {
+		return false
+	}
 	if r.fault != nil && !x.inject(r.fault) {
 		return false
 	}

@@ -12,6 +12,7 @@ import (
 type gates struct {
 	faults  map[ruleName]*faultCounts
 	mirrors map[string]*mirrorCounts // by cluster
+	limits  map[string]*rateLimit    // by name
 	before  *gates                   // nil once the generation is built, or they would all be kept
 }
 
@@ -22,15 +23,31 @@ func nameOf(o *model.Origin) ruleName { return ruleName{o.Namespace, o.Name, o.R
 
 // newGates returns the gates of a generation that is to follow on old, which may be nil.
 func newGates(old *generation) *gates {
-	g := &gates{faults: map[ruleName]*faultCounts{}, mirrors: map[string]*mirrorCounts{}, before: &gates{}}
+	g := &gates{faults: map[ruleName]*faultCounts{}, mirrors: map[string]*mirrorCounts{}, limits: map[string]*rateLimit{}, before: &gates{}}
 	if old != nil {
 		g.before = old.gates
 	}
 	return g
 }
 
-// guard gives r, made of s, what stands before and beside its route.
-func (g *gates) guard(s *model.Rule, r *rule, clusters map[string]*upstream.Cluster) {
+// limit makes the rate limits.
+func (g *gates) limit(specs []model.RateLimit) (err error) {
+	for i := range specs {
+		name := specs[i].Name
+		if g.limits[name], err = newRateLimit(&specs[i], g.before.limits[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guard gives r, made of s, what stands before and beside its route; h is nil for requests that no host is known of.
+func (g *gates) guard(h *model.VirtualHost, s *model.Rule, r *rule, clusters map[string]*upstream.Cluster) {
+	if h != nil {
+		for _, name := range h.RateLimits {
+			r.limits = append(r.limits, g.limits[name])
+		}
+	}
 	if s.Route == nil {
 		return
 	}
@@ -64,13 +81,32 @@ var descMirrored = prometheus.NewDesc("outrider_mirrored_requests_total",
 	"Copies of requests, by what became of them: answered, failed, or not sent as too many were under way (overflow), or as the body was too long (too_long) or did not come to its end (incomplete).",
 	[]string{"destination_service", "port", "subset", "result"}, nil)
 
-var gateDescs = []*prometheus.Desc{descFaults, descMirrored}
+var (
+	descRateLimited = prometheus.NewDesc("outrider_rate_limit_requests_total", "Requests that a rate limit decided about: allowed, limited, or, as it only tries, would_limit.",
+		[]string{"limit", "decision"}, nil)
+	descRateKeys = prometheus.NewDesc("outrider_rate_limit_keys_evicted_total", "Keys of a rate limit that were forgotten to make room for others.", []string{"limit"}, nil)
+)
+
+var gateDescs = []*prometheus.Desc{descFaults, descMirrored, descRateLimited, descRateKeys}
 
 // collect tells the gates' counters.
 func (g *gates) collect(clusters map[string]*upstream.Cluster, counter func(d *prometheus.Desc, v uint64, l ...string)) {
 	for n, c := range g.faults {
 		counter(descFaults, c.delayed.Load(), "delay", n.namespace, n.name, n.rule)
 		counter(descFaults, c.aborted.Load(), "abort", n.namespace, n.name, n.rule)
+	}
+	for name, l := range g.limits {
+		counter(descRateLimited, l.counts.allowed.Load(), name, "allowed")
+		counter(descRateLimited, l.counts.limited.Load(), name, "limited")
+		counter(descRateLimited, l.counts.would.Load(), name, "would_limit")
+		evicted := uint64(0)
+		for _, t := range l.limits {
+			if t.buckets != nil {
+				_, n := t.buckets.Keys()
+				evicted += n
+			}
+		}
+		counter(descRateKeys, evicted, name)
 	}
 	for name, c := range g.mirrors {
 		spec := clusters[name].Spec

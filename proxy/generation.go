@@ -96,6 +96,9 @@ func (p *Proxy) build(s *model.Snapshot) (*generation, error) {
 // bind compiles each table once and makes the bindings of all listeners.
 func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 	s := g.snapshot
+	if err := g.gates.limit(s.RateLimits); err != nil {
+		return err
+	}
 	tables, opaques := map[string]*route.Table[*rule]{}, map[string]*route.Table[*rule]{}
 	for i := range s.Tables {
 		t := &s.Tables[i]
@@ -132,7 +135,7 @@ func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 
 // table compiles one route table.
 func (g *generation) table(t *model.Table) (*route.Table[*rule], error) {
-	return route.Compile(t, func(_ *model.VirtualHost, r *model.Rule) (*rule, error) {
+	return route.Compile(t, func(h *model.VirtualHost, r *model.Rule) (*rule, error) {
 		made, err := newRule(r, g.change.Clusters)
 		if err == nil && made.retries != nil && made.retries.spec.Allowance != nil {
 			made.retries.allowance, err = g.change.Allowance(t.Name+" "+r.Origin.Kind+" "+r.Origin.Namespace+"/"+r.Origin.Name+" "+r.Origin.Rule, made.retries.spec.Allowance)
@@ -140,7 +143,7 @@ func (g *generation) table(t *model.Table) (*route.Table[*rule], error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %s %s/%s: %s: %w", r.Origin.File, r.Origin.Line, r.Origin.Kind, r.Origin.Namespace, r.Origin.Name, r.Origin.Rule, err)
 		}
-		g.gates.guard(r, made, g.change.Clusters)
+		g.gates.guard(h, r, made, g.change.Clusters)
 		return made, nil
 	})
 }

@@ -27,6 +27,7 @@ const (
 	denied
 	loop
 	faultAbort
+	rateLimited
 	retryExhausted
 	retryBudget
 	breakerOpen
@@ -69,6 +70,7 @@ var endings = [outcomeCount]ending{
 	breakerTimeout:    {name: "breaker_timeout", status: 504, flags: telemetry.UT, body: "the timeout of the circuit breaker before the destination has passed"},
 	fallback:          {name: "fallback", status: 200},
 	loop:              {name: "loop", status: 508, flags: telemetry.NR, body: "the request would come back to this proxy"},
+	rateLimited:       {name: "rate_limited", status: 429, flags: telemetry.RL, body: "local_rate_limited"},
 	faultAbort:        {name: "fault_abort", status: 503, flags: telemetry.FI, body: faultText},
 }
 

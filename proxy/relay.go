@@ -114,6 +114,9 @@ func (x *exchange) mark() {
 	if x.fellBack && x.b.reasons {
 		res.Set("x-outrider-reason", fallback.String())
 	}
+	if x.quota.told {
+		x.tellQuota(x.quota.facts)
+	}
 	if len(x.cookie) > 0 {
 		res.Append(message.Other, nameSetCookie, x.cookie)
 	}

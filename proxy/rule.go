@@ -17,6 +17,7 @@ type rule struct {
 	cors     *policy.CORS
 	redirect *policy.Redirect
 	reply    *reply
+	limits   []*rateLimit // nil without any
 	// Of a route:
 	fault          *fault
 	mirrors        []mirrorTarget

@@ -19,6 +19,8 @@ type VirtualHost struct {
 	// Port is the port of the authority that this host is for (80 where a request's Host has none); 0 is any.
 	Port  int    `json:"port,omitempty"`
 	Rules []Rule `json:"rules"`
+	// RateLimits name those that a request of one of the rules must meet, in the order in which they are asked.
+	RateLimits []string `json:"rateLimits,omitempty"`
 	// Opaque, where set, decides in place of Rules for a connection whose bytes turn out not to be HTTP (a port of protocol Auto).
 	Opaque []Rule `json:"opaque,omitempty"`
 }

@@ -37,6 +37,14 @@ func (s *Snapshot) Validate() error {
 	if err := s.validateBreakers(clusters); err != nil {
 		return err
 	}
+	limits := map[string]bool{}
+	for i := range s.RateLimits {
+		name := s.RateLimits[i].Name
+		if limits[name] {
+			return fmt.Errorf("rate limit %q is there twice", name)
+		}
+		limits[name] = true
+	}
 	tables := map[string]bool{}
 	for i := range s.Tables {
 		t := &s.Tables[i]
@@ -44,7 +52,7 @@ func (s *Snapshot) Validate() error {
 			return fmt.Errorf("table %q is there twice", t.Name)
 		}
 		tables[t.Name] = true
-		if err := t.validate(clusters); err != nil {
+		if err := t.validate(clusters, limits); err != nil {
 			return fmt.Errorf("table %q: %w", t.Name, err)
 		}
 	}
@@ -89,13 +97,18 @@ func (s *Snapshot) validateBreakers(clusters map[string]bool) error {
 	return nil
 }
 
-func (t *Table) validate(clusters map[string]bool) error {
+func (t *Table) validate(clusters, limits map[string]bool) error {
 	if t.Unmatched != nil {
 		if err := t.Unmatched.validate(clusters); err != nil {
 			return fmt.Errorf("unmatched: %w", err)
 		}
 	}
 	for i := range t.Hosts {
+		for _, name := range t.Hosts[i].RateLimits {
+			if !limits[name] {
+				return fmt.Errorf("host %q: there is no rate limit %q", t.Hosts[i].Name, name)
+			}
+		}
 		for j := range t.Hosts[i].Rules {
 			if err := t.Hosts[i].Rules[j].validate(clusters); err != nil {
 				return fmt.Errorf("host %q: rule %d: %w", t.Hosts[i].Name, j, err)

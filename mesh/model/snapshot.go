@@ -18,6 +18,8 @@ type Snapshot struct {
 	Tables    []Table    `json:"tables"`
 	Clusters  []Cluster  `json:"clusters"`
 	Breakers  []Breaker  `json:"breakers,omitempty"`
+	// RateLimits are those that VirtualHosts name.
+	RateLimits []RateLimit `json:"rateLimits,omitempty"`
 }
 
 // Workload says whose proxy this is.

@@ -30,6 +30,9 @@ type Facts struct {
 // Seconds returns what a header says of a duration: whole seconds, begun ones too.
 func Seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
+// leastInterval is Envoy's.
+const leastInterval = 50 * time.Millisecond
+
 // NewBucket returns a full bucket of size tokens into which fill are put at each interval (Envoy's max_tokens, tokens_per_fill and fill_interval;
 // an interval has at least 50 ms there, and here).
 func NewBucket(size, fill int, interval time.Duration, now int64) (*Bucket, error) {
@@ -38,7 +41,7 @@ func NewBucket(size, fill int, interval time.Duration, now int64) (*Bucket, erro
 		return nil, fmt.Errorf("the bucket holds %d tokens: it must hold from 1 to %d", size, 1<<31)
 	case fill < 1:
 		return nil, fmt.Errorf("%d tokens are filled in at each interval: it must be at least 1", fill)
-	case interval < 50*time.Millisecond:
+	case interval < leastInterval:
 		return nil, fmt.Errorf("the interval of filling is %v: it must be at least 50ms", interval)
 	}
 	return &Bucket{size: int64(size), fill: int64(min(fill, size)), interval: int64(interval), next: now + int64(interval), tokens: int64(size)}, nil
@@ -71,6 +74,13 @@ func (b *Bucket) Take(now int64) Facts {
 	}
 	f.Remaining = int(b.tokens)
 	return f
+}
+
+// Give gives a token back that was taken for what did not happen.
+func (b *Bucket) Give() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tokens = min(b.tokens+1, b.size)
 }
 
 // Refused returns how many found no token.

@@ -1,0 +1,219 @@
+package proxy
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy/limit"
+	"github.com/outrider-mesh/outrider/wire/message"
+)
+
+// rateLimit is a model.RateLimit with its buckets.
+type rateLimit struct {
+	spec   *model.RateLimit
+	limits []*tokenLimit
+	counts *rateCounts
+}
+
+// rateCounts count what a limit decided.
+type rateCounts struct{ allowed, limited, would atomic.Uint64 }
+
+// tokenLimit is one limit of them: a bucket, or one for each key.
+type tokenLimit struct {
+	spec    model.TokenLimit
+	keys    int
+	ids     []message.ID // of the headers in spec.By
+	one     *limit.Bucket
+	buckets *limit.Buckets
+}
+
+// newRateLimit resolves s. Limits that before, which may be nil, has as well go on with the tokens that they have.
+func newRateLimit(s *model.RateLimit, before *rateLimit) (*rateLimit, error) {
+	l := &rateLimit{spec: s, counts: new(rateCounts)}
+	if before != nil {
+		l.counts = before.counts
+	}
+	for i := range s.Limits {
+		if before != nil && i < len(before.limits) && before.limits[i].same(&s.Limits[i], s.Keys) {
+			l.limits = append(l.limits, before.limits[i])
+			continue
+		}
+		t, err := newTokenLimit(s.Limits[i], s.Keys)
+		if err != nil {
+			return nil, fmt.Errorf("rate limit %q: %w", s.Name, err)
+		}
+		l.limits = append(l.limits, t)
+	}
+	return l, nil
+}
+
+func (t *tokenLimit) same(s *model.TokenLimit, keys int) bool {
+	return t.keys == keys && t.spec.Requests == s.Requests && t.spec.Per == s.Per && t.spec.Burst == s.Burst && slices.Equal(t.spec.By, s.By)
+}
+
+func newTokenLimit(s model.TokenLimit, keys int) (t *tokenLimit, err error) {
+	if s.Requests < 1 || s.Per <= 0 {
+		return nil, fmt.Errorf("%d requests per %v are no rate", s.Requests, time.Duration(s.Per))
+	}
+	t = &tokenLimit{spec: s, keys: keys}
+	for _, by := range s.By {
+		t.ids = append(t.ids, message.IdentifyString(by.Header))
+	}
+	fill, interval := limit.Smooth(s.Requests, time.Duration(s.Per))
+	if len(s.By) == 0 {
+		t.one, err = limit.NewBucket(s.Burst, fill, interval, now())
+	} else {
+		t.buckets, err = limit.NewBuckets(s.Burst, fill, interval, keys)
+	}
+	return t, err
+}
+
+// covers says whether l is for the request.
+func (l *rateLimit) covers(r *message.Request) bool {
+	if len(l.spec.Methods) > 0 && !slices.Contains(l.spec.Methods, string(r.Method())) {
+		return false
+	}
+	for _, p := range l.spec.Paths {
+		if prefix, open := strings.CutSuffix(p, "*"); open && strings.HasPrefix(string(r.Path()), prefix) || p == string(r.Path()) {
+			return true
+		}
+	}
+	return len(l.spec.Paths) == 0
+}
+
+// bucket returns the bucket of t that the request takes a token from.
+func (t *tokenLimit) bucket(x *exchange, now int64) *limit.Bucket {
+	if t.one != nil {
+		return t.one
+	}
+	key := x.spare[:0]
+	for i := range t.spec.By {
+		switch by := &t.spec.By[i]; {
+		case by.Identity:
+			key = append(key, x.who...)
+		case by.SourceIP:
+			key = x.conn.remote.Addr().AppendTo(key)
+		default:
+			v, _ := x.req.Values(x.joined[:0], t.ids[i], by.Header)
+			key = append(key, v...)
+		}
+		key = append(key, 0) // no value has one
+	}
+	x.spare = key
+	return t.buckets.Of(key, now)
+}
+
+// quota is what an answer says of a rate limit.
+type quota struct {
+	facts limit.Facts
+	told  bool // on answers that are none of ours, too
+}
+
+// mostTaken is how many tokens that a request took are given back when it is refused; further limits keep theirs.
+const mostTaken = 16
+
+// ration takes a token for the request from every limit that is for it, or answers it with 429 and takes none. False means
+// that the exchange has ended.
+func (x *exchange) ration(limits []*rateLimit) bool {
+	t := now()
+	var held [mostTaken]*limit.Bucket
+	n := 0
+	for _, l := range limits {
+		if !l.covers(&x.req) {
+			continue
+		}
+		facts, taken := l.take(x, t, held[n:])
+		switch {
+		case facts.OK:
+			l.counts.allowed.Add(1)
+			n += taken
+			if l.spec.Headers == "always" && (!x.quota.told || facts.Remaining < x.quota.facts.Remaining) {
+				x.quota = quota{facts: facts, told: true}
+			}
+		case l.spec.DryRun:
+			l.counts.would.Add(1)
+		default:
+			l.counts.limited.Add(1)
+			for _, b := range held[:n] {
+				b.Give()
+			}
+			x.limited(l, facts)
+			return false
+		}
+	}
+	return true
+}
+
+// take takes a token from each bucket of l, or none, and returns the facts of the one that has the fewest left, or none.
+// What it took is in held, as far as there is room.
+func (l *rateLimit) take(x *exchange, now int64, held []*limit.Bucket) (least limit.Facts, taken int) {
+	for i, t := range l.limits {
+		b := t.bucket(x, now)
+		f := b.Take(now)
+		if !f.OK {
+			for _, b := range held[:taken] {
+				b.Give()
+			}
+			return f, 0
+		}
+		if taken < len(held) {
+			held[taken] = b
+			taken++
+		}
+		if i == 0 || f.Remaining < least.Remaining {
+			least = f
+		}
+	}
+	return least, taken
+}
+
+// limited answers a request that is over a limit, as Envoy's filter does, and says when to come again.
+func (x *exchange) limited(l *rateLimit, f limit.Facts) {
+	res := &x.res
+	res.Reset()
+	res.Status = endings[rateLimited].status
+	res.Add("x-envoy-ratelimited", "true")
+	if l.spec.Headers != "never" {
+		x.tellQuota(f)
+		res.Add("retry-after", strconv.Itoa(limit.Seconds(f.Retry)))
+	}
+	why := endings[rateLimited].body
+	if x.grpc {
+		x.sayGRPC(rateLimited, l.spec.GRPC, why)
+		return
+	}
+	if x.rule.cors != nil {
+		x.rule.cors.Mark(x.origin(), res) // or a browser hides the refusal from its page
+	}
+	res.Add("content-type", "text/plain")
+	x.conclude(rateLimited, why)
+}
+
+// tellQuota adds the fields that tell of a limit, by the names of the IETF's draft 3 and by Envoy's.
+func (x *exchange) tellQuota(f limit.Facts) {
+	for i, v := range [...]int{f.Limit, f.Remaining, limit.Seconds(f.Reset)} {
+		x.joined = strconv.AppendInt(x.joined[:0], int64(v), 10)
+		x.res.SetBytes(message.Other, quotaFields[i], x.joined)
+		x.res.SetBytes(message.Other, quotaFields[3+i], x.joined)
+	}
+}
+
+var quotaFields = [...]string{"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
+
+// callerOf is the workload that x-outrider-peer names: its namespace and name.
+func callerOf(header []byte) []byte {
+	fields := 0
+	for i, c := range header {
+		if c == ';' {
+			if fields++; fields == 2 {
+				return header[:i]
+			}
+		}
+	}
+	return header
+}
