@@ -259,7 +259,7 @@ func TestGatesAllocateNothing(t *testing.T) {
 	p := start(t, snapshotOf(func(s *model.Snapshot, r *model.Rule) {
 		limited(s, r)
 		mirrorTo(s, r, "127.0.0.1:1", model.HTTP, 0.0001)
-		r.Route.Fault = &model.Fault{DelayPercent: 100, Delay: 1, AbortPercent: 0.0001, AbortStatus: 500}
+		r.Route.Fault = &model.Fault{DelayPercent: 100, Delay: 1}
 	}, o.address()), Limits{})
 	l := newLoop(t, p, "GET /a/b?c=d HTTP/1.1\r\nHost: app\r\nUser-Agent: test\r\n\r\n")
 	l.run(t, 200)
