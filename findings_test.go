@@ -63,7 +63,7 @@ what is wrong and what to do. This page is written by ` + "`go test -run TestFin
 A comment silences one, with a reason: at the end of a line for the field of that line, on a line of its own for the field that follows, before a document's first
 field for the whole object.
 
-    # outrider:ignore OR2002 the mirror runs in production only
+    # outrider:ignore OR2048 production runs twenty replicas
 
 | id | Istio's code | what it says |
 |---|---|---|

@@ -68,7 +68,7 @@ spec:
   hosts: [web]
   http:
   - route: [{destination: {host: web}}]
-    mirror: {host: web}
+    fault: {abort: {httpStatus: 500}}
 `
 
 func write(t *testing.T, name, text string) string {
@@ -155,15 +155,15 @@ func TestCheckNamesThePlace(t *testing.T) {
 
 func TestCheckHoldsCompileFindingsAndComments(t *testing.T) {
 	r := run(t, warned, "check", "-f", "-", "--fail-on", "warning")
-	if r.code != 1 || !strings.Contains(r.out, "mirror") {
+	if r.code != 1 || !strings.Contains(r.out, "percentage") {
 		t.Errorf("a field without effect: exit code %d, %s", r.code, r.out)
 	}
 	id := r.out[strings.LastIndex(r.out, " OR")+1:][:6]
-	r = run(t, strings.Replace(warned, "    mirror:", "    # outrider:ignore "+id+" mirrored in production only\n    mirror:", 1), "check", "-f", "-", "--fail-on", "warning")
+	r = run(t, strings.Replace(warned, "    fault:", "    # outrider:ignore "+id+" the percentage comes later\n    fault:", 1), "check", "-f", "-", "--fail-on", "warning")
 	if r.code != 0 || r.out != "" {
 		t.Errorf("silenced by a comment: exit code %d, %s", r.code, r.out)
 	}
-	r = run(t, strings.Replace(warned, "    mirror:", "    # outrider:ignore "+id+"\n    mirror:", 1), "check", "-f", "-", "--fail-on", "warning")
+	r = run(t, strings.Replace(warned, "    fault:", "    # outrider:ignore "+id+"\n    fault:", 1), "check", "-f", "-", "--fail-on", "warning")
 	if r.code != 1 || !strings.Contains(r.out, "reason") {
 		t.Errorf("a comment without a reason: exit code %d, %s", r.code, r.out)
 	}

@@ -116,6 +116,14 @@ func (m *Mesh) inherit(v *virtualRule, sub *networking.HTTPRoute, root *virtualR
 	if sub.Timeout == nil {
 		v.base.Route.Timeout = duration(h.Timeout)
 	}
+	if sub.Retries == nil {
+		v.retries = m.retries(root.object, root.field+".retries", h.Retries, r)
+		v.base.Route.Retries = v.retries.retries
+	}
+	if sub.Fault == nil {
+		v.base.Route.Fault = fault(root.object, root.field+".fault", h.Fault, r)
+	}
+	v.mirrors = m.inheritedMirrors(v, sub, root, h)
 	if sub.Rewrite == nil && h.Rewrite != nil {
 		root.matches = nil // the path to be replaced is v's
 		v.base.Route.Rewrite = m.rewrite(root.object, root, h.Rewrite, r)

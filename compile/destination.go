@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
@@ -15,11 +14,11 @@ import (
 )
 
 var policyBlocks = covers("loadBalancer.", "loadBalancer.simple", "loadBalancer.consistentHash", "loadBalancer.localityLbSetting",
-	"loadBalancer.warmup", "loadBalancer.warmupDurationSecs", "connectionPool.", "connectionPool.tcp.",
-	"connectionPool.tcp.connectTimeout", "connectionPool.http.", "connectionPool.http.h2UpgradePolicy", "connectionPool.http.useClientProtocol",
-	"connectionPool.http.maxConcurrentStreams", "connectionPool.http.http2KeepAlive", "tls")
+	"loadBalancer.warmup", "loadBalancer.warmupDurationSecs", "connectionPool.", "outlierDetection.", "tls").
+	and(poolCoverage.under("connectionPool."), outlierCoverage.under("outlierDetection."))
 
-var policyCoverage = covers("portLevelSettings.", "portLevelSettings.port").and(policyBlocks, policyBlocks.under("portLevelSettings."))
+var policyCoverage = covers("portLevelSettings.", "portLevelSettings.port", "retryBudget.", "retryBudget.percent", "retryBudget.minRetryConcurrency").
+	and(policyBlocks, policyBlocks.under("portLevelSettings."))
 
 var destinationRuleCoverage = covers("host", "exportTo", "workloadSelector", "subsets.", "subsets.name", "subsets.labels", "trafficPolicy.", "subsets.trafficPolicy.").
 	and(policyCoverage.under("trafficPolicy."), policyCoverage.under("subsets.trafficPolicy."))
@@ -31,7 +30,8 @@ type destinationRule struct {
 	exported visibility
 	selector map[string]string // of the clients in its namespace that it is for; nil is all, of any namespace
 	policy   *networking.TrafficPolicy
-	origin   model.Origin // of policy
+	shaper   *config.Object // that has policy
+	origin   model.Origin   // of policy
 	subsets  []*subset
 	// annotations are those about load balancing.
 	annotations map[string]string
@@ -41,6 +41,7 @@ type destinationRule struct {
 
 // subset is a part of a service's endpoints, with a policy of its own.
 type subset struct {
+	object *config.Object
 	name   string
 	labels map[string]string
 	policy *networking.TrafficPolicy
@@ -137,7 +138,7 @@ func (m *Mesh) addDestinationRule(o *config.Object, spec *networking.Destination
 	}
 	d.annotate(o)
 	if d.policy == nil && spec.TrafficPolicy != nil {
-		d.policy, d.origin = spec.TrafficPolicy, origin(o, "spec.trafficPolicy", "")
+		d.policy, d.shaper, d.origin = spec.TrafficPolicy, o, origin(o, "spec.trafficPolicy", "")
 	} else if spec.TrafficPolicy != nil {
 		r.warn(o, noEffect, "spec.trafficPolicy", "merge the two DestinationRules",
 			"trafficPolicy has no effect: that of %s (%s) for the same host comes first", d.object.Name, position(d.object))
@@ -145,16 +146,18 @@ func (m *Mesh) addDestinationRule(o *config.Object, spec *networking.Destination
 	m.reportTLS(o, "spec.trafficPolicy", d, spec.TrafficPolicy, r)
 	m.checkHash(o, "spec.trafficPolicy", spec.TrafficPolicy, r)
 	m.checkLocality(o, "spec.trafficPolicy", spec.TrafficPolicy, nil, r)
+	m.checkPolicy(o, "spec.trafficPolicy", spec.TrafficPolicy, host, r)
 	for i, s := range spec.Subsets {
 		field := fmt.Sprintf("spec.subsets[%d]", i)
 		if first := d.subset(s.Name); first != nil {
 			r.warn(o, subsetTwice, field+".name", "rename or remove one of them", "subset %q of %s is defined at %s already; this one is ignored", s.Name, host, at(first.origin))
 			continue
 		}
-		d.subsets = append(d.subsets, &subset{name: s.Name, labels: s.Labels, policy: s.TrafficPolicy, origin: origin(o, field, s.Name), field: field})
+		d.subsets = append(d.subsets, &subset{object: o, name: s.Name, labels: s.Labels, policy: s.TrafficPolicy, origin: origin(o, field, s.Name), field: field})
 		m.reportTLS(o, field+".trafficPolicy", d, s.TrafficPolicy, r)
 		m.checkHash(o, field+".trafficPolicy", s.TrafficPolicy, r)
 		m.checkLocality(o, field+".trafficPolicy", s.TrafficPolicy, spec.TrafficPolicy, r)
+		m.checkPolicy(o, field+".trafficPolicy", s.TrafficPolicy, host, r)
 		m.checkSubset(o, field, host, s, r)
 	}
 	if m.services.find(host, o.Namespace) == nil && !wildcard(host) {
@@ -213,12 +216,26 @@ func (m *Mesh) rule(namespace string, labels map[string]string, s *service) *des
 type policy struct {
 	balancer *networking.LoadBalancerSettings
 	pool     *networking.ConnectionPoolSettings
+	outlier  *networking.OutlierDetection
+	detector location // of outlier
 	tls      *networking.ClientTLSSettings
+	budget   *networking.TrafficPolicy_RetryBudget
 }
 
-// under returns base overridden by p: each block that p has replaces base's, and a portLevelSettings entry for port replaces
-// them all, so that what it leaves out falls to the defaults.
-func (base policy) under(p *networking.TrafficPolicy, port int) policy {
+// location is a field of an object.
+type location struct {
+	object *config.Object
+	field  string
+}
+
+func (p location) origin(rule string) *model.Origin {
+	o := origin(p.object, p.field, rule)
+	return &o
+}
+
+// under returns base overridden by p, which stands at: each block that p has replaces base's, and a portLevelSettings entry for
+// port replaces them all but retryBudget, so that what it leaves out falls to the defaults.
+func (base policy) under(p *networking.TrafficPolicy, port int, at location) policy {
 	if p == nil {
 		return base
 	}
@@ -228,19 +245,49 @@ func (base policy) under(p *networking.TrafficPolicy, port int) policy {
 	if p.ConnectionPool != nil {
 		base.pool = p.ConnectionPool
 	}
+	if p.OutlierDetection != nil {
+		base.outlier, base.detector = p.OutlierDetection, location{at.object, at.field + ".outlierDetection"}
+	}
 	if p.Tls != nil {
 		base.tls = p.Tls
 	}
-	for _, l := range p.PortLevelSettings {
+	if p.RetryBudget != nil {
+		base.budget = p.RetryBudget
+	}
+	for i, l := range p.PortLevelSettings {
 		if l.Port != nil && int(l.Port.Number) == port {
-			return policy{balancer: l.LoadBalancer, pool: l.ConnectionPool, tls: l.Tls}
+			return policy{
+				balancer: l.LoadBalancer, pool: l.ConnectionPool, tls: l.Tls, budget: base.budget,
+				outlier: l.OutlierDetection, detector: location{at.object, element(at.field+".portLevelSettings", i) + ".outlierDetection"},
+			}
 		}
 	}
 	return base
 }
 
-// defaultConnect is what proxies wait for a connection unless told otherwise (Istio).
-const defaultConnect = 10 * time.Second
+// grounded is p with what the mesh's defaultTrafficPolicy says of the blocks that p lacks.
+func (m *Mesh) grounded(p policy) policy {
+	d := m.config.GetDefaultTrafficPolicy()
+	if p.pool == nil {
+		p.pool = d.GetConnectionPool()
+	}
+	if p.outlier == nil {
+		p.outlier, p.detector = d.GetOutlierDetection(), location{}
+	}
+	return p
+}
+
+// settings are what d says of a port, and of its subset where that is not nil.
+func (d *destinationRule) settings(port int, sub *subset) policy {
+	var p policy
+	if d != nil {
+		p = p.under(d.policy, port, location{d.shaper, "spec.trafficPolicy"})
+	}
+	if sub != nil {
+		p = p.under(sub.policy, port, location{sub.object, sub.field + ".trafficPolicy"})
+	}
+	return p
+}
 
 // cluster is a model.Cluster before its endpoints are known.
 type cluster struct {
@@ -290,16 +337,12 @@ func (m *Mesh) newCluster(p *port, name string, d *destinationRule, secrets stri
 		Subset:   name,
 		Protocol: spoken(p.protocol),
 	}}
-	var effective policy
-	if d != nil {
-		effective = effective.under(d.policy, p.number)
-		if d.policy != nil {
-			o := d.origin
-			c.Origin = &o
-		}
+	if d != nil && d.policy != nil {
+		o := d.origin
+		c.Origin = &o
 	}
+	var sub *subset
 	if name != "" {
-		var sub *subset
 		if d != nil {
 			sub = d.subset(name)
 		}
@@ -307,21 +350,17 @@ func (m *Mesh) newCluster(p *port, name string, d *destinationRule, secrets stri
 			return nil
 		}
 		c.labels = sub.labels
-		effective = effective.under(sub.policy, p.number)
 		o := sub.origin
 		c.Origin = &o
 	}
+	effective := m.grounded(d.settings(p.number, sub))
 	if p.source == named {
 		c.Kind = model.Passthrough
 		c.LoadBalancer.Policy = model.Original
 	} else {
 		m.balanced(c, effective.balancer, d)
 	}
-	if t := effective.pool.GetTcp().GetConnectTimeout(); t != nil {
-		c.ConnectTimeout = duration(t)
-	} else if t := m.config.GetConnectTimeout(); t != nil && t.AsDuration() != defaultConnect {
-		c.ConnectTimeout = duration(t)
-	}
+	c.ConnectTimeout = m.connectTimeout(effective.pool)
 	protocol := p.protocol
 	if protocol == model.HTTPS && (originates(effective.tls) || effective.tls == nil && p.backendTLS != nil) {
 		protocol = model.HTTP // what is inside the TLS that the proxy itself begins
@@ -330,6 +369,8 @@ func (m *Mesh) newCluster(p *port, name string, d *destinationRule, secrets stri
 	c.Protocol, c.MaxStreams = httpPool(protocol, effective.pool.GetHttp(), upgraded)
 	c.KeepAlive2 = keepAlive2(c.Protocol, effective.pool.GetHttp())
 	c.undeclared = c.Protocol == model.Auto && !effective.pool.GetHttp().GetUseClientProtocol()
+	c.Limits = m.limits(effective.pool, effective.budget, opaque(c.Protocol))
+	m.protect(c, effective)
 	m.secureCluster(c, d, effective.tls, secrets)
 	return c
 }

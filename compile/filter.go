@@ -14,9 +14,11 @@ import (
 
 // filters translates the filters of one rule, or of one of its backends.
 type filters struct {
+	mesh    *Mesh
 	object  *config.Object
 	rule    *model.Rule
 	route   *model.Route // nil for a backend
+	mirrors *[]mirrorRef // nil for a backend
 	backend bool
 	report  *report
 	failed  string // why requests must be answered 500 (gRPC: UNAVAILABLE): a filter that cannot be applied must not be skipped
@@ -28,8 +30,10 @@ func (f *filters) add(spec *gatewayv1.HTTPRouteFilter, field string) {
 		f.edit(&f.rule.Request, spec.RequestHeaderModifier)
 	case spec.Type == gatewayv1.HTTPRouteFilterResponseHeaderModifier && spec.ResponseHeaderModifier != nil:
 		f.edit(&f.rule.Response, spec.ResponseHeaderModifier)
-	case spec.Type == gatewayv1.HTTPRouteFilterRequestMirror:
-		f.report.without(f.object, field+".requestMirror")
+	case spec.Type == gatewayv1.HTTPRouteFilterRequestMirror && f.backend:
+		f.report.warn(f.object, noEffect, field+".requestMirror", "write it among the filters of the rule", "requestMirror of a single backend has no effect yet; its requests are not mirrored")
+	case spec.Type == gatewayv1.HTTPRouteFilterRequestMirror && spec.RequestMirror != nil:
+		f.mirror(spec.RequestMirror, field+".requestMirror")
 	case f.backend:
 		f.fail(field, string(spec.Type))
 	case spec.Type == gatewayv1.HTTPRouteFilterRequestRedirect && spec.RequestRedirect != nil:

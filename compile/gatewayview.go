@@ -64,6 +64,9 @@ func (v *gatewayView) settled(s *scope) ([]*cluster, []model.Breaker) {
 					for _, d := range r.Route.Destinations {
 						to[d.Cluster] = true
 					}
+					for _, mirror := range r.Route.Mirrors {
+						to[mirror.Cluster] = true
+					}
 				}
 			}
 		}

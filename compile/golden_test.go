@@ -230,6 +230,7 @@ func show(b *strings.Builder, s *model.Snapshot, side string, hosts []string) {
 		if c.ConnectTimeout != 0 {
 			fmt.Fprintf(b, " connect=%s", c.ConnectTimeout)
 		}
+		b.WriteString(protectionText(&c))
 		if c.MaxStreams != 0 {
 			fmt.Fprintf(b, " streams=%d", c.MaxStreams)
 		}
@@ -381,6 +382,7 @@ func ruleText(r *model.Rule, used map[string]bool) string {
 		if r.Route.BackendTimeout != 0 {
 			out += " backendTimeout=" + r.Route.BackendTimeout.String()
 		}
+		out += resilienceText(r.Route, used)
 	}
 	if c := r.CORS; c != nil {
 		out += fmt.Sprintf(" cors{origins=%v methods=%v headers=%v expose=%v maxAge=%s credentials=%t refuse=%t}", c.AllowOrigins, c.AllowMethods, c.AllowHeaders, c.ExposeHeaders, c.MaxAge, c.AllowCredentials, c.RefuseUnmatched)

@@ -35,10 +35,14 @@ func (a *placed) singles(v *view) (hosts []model.VirtualHost, clusters []model.C
 			host := c.endpoint.Instance + "." + svc.Host
 			one.Name = fmt.Sprintf("outbound|%d||%s", hp.port.number, host)
 			one.Endpoints = []model.Endpoint{c.endpoint}
+			route := &model.Route{Destinations: []model.Destination{{Cluster: one.Name, Weight: 1}}}
+			if !opaque(hp.port.protocol) {
+				route.Retries = a.retries
+			}
 			clusters = append(clusters, one)
 			hosts = append(hosts, model.VirtualHost{
 				Name: host + ":" + strconv.Itoa(hp.port.number), Domains: below(c.endpoint.Instance), Port: hp.port.number,
-				Rules: []model.Rule{{Origin: svc.origin, Route: &model.Route{Destinations: []model.Destination{{Cluster: one.Name, Weight: 1}}}}},
+				Rules: []model.Rule{{Origin: svc.origin, Route: route}},
 			})
 		}
 		hosts = append(hosts, model.VirtualHost{

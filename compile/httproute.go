@@ -22,6 +22,7 @@ type apiRoute struct {
 	hostnames []string
 	parents   []parentRef
 	rules     []*routeRule
+	linkerd   *linkerdRoute // what its annotations say; nil without any
 }
 
 // kinds of route, by precedence on one port of a Service.
@@ -49,6 +50,8 @@ type routeRule struct {
 	base     model.Rule // Matches and destinations are not in yet
 	matches  []routeMatch
 	backends []backendRef
+	mirrors  []mirrorRef
+	retries  *model.Retries
 	field    string
 }
 
@@ -129,7 +132,7 @@ type attachedRoute struct {
 func (m *Mesh) apiRoute(o *config.Object, spec *gatewayv1.HTTPRoute, r *report) *apiRoute {
 	h := m.attached(o, &spec.Spec.CommonRouteSpec, spec.Spec.Hostnames, r)
 	for i := range spec.Spec.Rules {
-		h.rules = append(h.rules, m.routeRule(o, &spec.Spec.Rules[i], i, r))
+		h.rules = append(h.rules, m.routeRule(h, &spec.Spec.Rules[i], i, r))
 	}
 	return h
 }
@@ -137,6 +140,9 @@ func (m *Mesh) apiRoute(o *config.Object, spec *gatewayv1.HTTPRoute, r *report) 
 // attached reads what all routes have.
 func (m *Mesh) attached(o *config.Object, spec *gatewayv1.CommonRouteSpec, hostnames []gatewayv1.Hostname, r *report) *apiRoute {
 	h := &apiRoute{object: o}
+	if h.requests() {
+		h.linkerd = readLinkerdRoute(o, r)
+	}
 	for _, name := range hostnames {
 		h.hostnames = append(h.hostnames, strings.ToLower(string(name)))
 	}
@@ -198,7 +204,8 @@ func (p parentRef) takes(s *port) bool {
 	return (p.port == 0 || p.port == s.number) && (p.section == "" || p.section == s.name)
 }
 
-func (m *Mesh) routeRule(o *config.Object, spec *gatewayv1.HTTPRouteRule, i int, r *report) *routeRule {
+func (m *Mesh) routeRule(h *apiRoute, spec *gatewayv1.HTTPRouteRule, i int, r *report) *routeRule {
+	o := h.object
 	rule := newRouteRule(o, spec.Name, i)
 	field, name := rule.field, rule.base.Origin.Rule
 	for j := range spec.Matches {
@@ -209,18 +216,16 @@ func (m *Mesh) routeRule(o *config.Object, spec *gatewayv1.HTTPRouteRule, i int,
 	if len(spec.Matches) == 0 {
 		rule.matches = []routeMatch{{rank: rank{path: 1, length: 1}, Match: model.Match{Path: &model.StringMatch{Kind: model.PathPrefix, Value: "/"}}}}
 	}
-	if spec.Retry != nil {
-		r.without(o, field+".retry")
-	}
 	if spec.SessionPersistence != nil {
 		r.without(o, field+".sessionPersistence")
 	}
-	route := &model.Route{}
+	route := &model.Route{Retries: m.routeRetries(o, field+".retry", spec.Retry, r)}
 	if t := spec.Timeouts; t != nil {
 		route.Timeout = gatewayDuration(o, field+".timeouts.request", t.Request, r)
 		route.BackendTimeout = gatewayDuration(o, field+".timeouts.backendRequest", t.BackendRequest, r)
 	}
-	f := filters{object: o, rule: &rule.base, route: route, report: r}
+	h.shape(route, field, r)
+	f := filters{mesh: m, object: o, rule: &rule.base, route: route, mirrors: &rule.mirrors, report: r}
 	for j := range spec.Filters {
 		f.add(&spec.Filters[j], element(field+".filters", j))
 	}
@@ -281,12 +286,27 @@ func (m *Mesh) forwardTo(rule *routeRule, o *config.Object, name, failed string,
 }
 
 func (m *Mesh) backend(o *config.Object, ref *gatewayv1.HTTPBackendRef, field string, r *report) backendRef {
+	b := m.service(o, &ref.BackendObjectReference, field)
+	if ref.Weight != nil {
+		b.weight = uint32(max(*ref.Weight, 0))
+	}
+	edits := model.Rule{}
+	f := filters{mesh: m, object: o, rule: &edits, report: r, backend: true}
+	for j := range ref.Filters {
+		f.add(&ref.Filters[j], element(field+".filters", j))
+	}
+	b.request, b.response = edits.Request, edits.Response
+	if f.failed != "" && b.invalid == nil {
+		b.invalid = &refusal{badFilter, "", f.failed, ""}
+	}
+	return b
+}
+
+// service reads a reference to a Service's port.
+func (m *Mesh) service(o *config.Object, ref *gatewayv1.BackendObjectReference, field string) backendRef {
 	b := backendRef{namespace: o.Namespace, name: string(ref.Name), weight: 1, field: field}
 	if ref.Namespace != nil {
 		b.namespace = string(*ref.Namespace)
-	}
-	if ref.Weight != nil {
-		b.weight = uint32(max(*ref.Weight, 0))
 	}
 	if ref.Port != nil {
 		b.port = int(*ref.Port)
@@ -304,15 +324,6 @@ func (m *Mesh) backend(o *config.Object, ref *gatewayv1.HTTPBackendRef, field st
 		b.invalid = &refusal{badBackend, "kind", fmt.Sprintf("backendRef of kind %s, group %q, is unknown", kind, group), "refer to a Service"}
 	case b.port == 0:
 		b.invalid = &refusal{badBackend, "port", fmt.Sprintf("backendRef %s names no port", b.name), "name the Service's port"}
-	}
-	edits := model.Rule{}
-	f := filters{object: o, rule: &edits, report: r, backend: true}
-	for j := range ref.Filters {
-		f.add(&ref.Filters[j], element(field+".filters", j))
-	}
-	b.request, b.response = edits.Request, edits.Response
-	if f.failed != "" && b.invalid == nil {
-		b.invalid = &refusal{badFilter, "", f.failed, ""}
 	}
 	return b
 }
@@ -345,6 +356,10 @@ func (h *apiRoute) entries(s *scope, host int, guarded bool, r *report) []entry 
 			for i := range rule.backends {
 				route.Destinations = append(route.Destinations, h.destination(s, &rule.backends[i], guarded, r))
 			}
+			if h.requests() {
+				route.Retries = s.settle(retryRule{retries: route.Retries}, route.Destinations)
+				route.Mirrors = h.mirrors(s, rule.mirrors, guarded, r)
+			}
 			built.Route = &route
 		}
 		if len(rule.matches) == 0 && !h.requests() {
@@ -360,8 +375,25 @@ func (h *apiRoute) entries(s *scope, host int, guarded bool, r *report) []entry 
 }
 
 func (h *apiRoute) destination(s *scope, b *backendRef, guarded bool, r *report) model.Destination {
-	var c *cluster
-	reachable, f := false, b.invalid
+	c, f, reachable := h.target(s, b, guarded, r)
+	if f != nil && (b.weight > 0 || f.id == badFilter) {
+		f.report(r, h.object, b.field)
+	}
+	status := unrouted(h.object)
+	if reachable {
+		status = 503
+	}
+	d := s.destination(c, f, b.weight, status)
+	if !reachable && f != nil {
+		d.Reply.Outcome = ""
+	}
+	d.Request, d.Response = b.request, b.response
+	return d
+}
+
+// target returns the cluster that b means, or why there is none; reachable says that there is one that cannot be used.
+func (h *apiRoute) target(s *scope, b *backendRef, guarded bool, r *report) (c *cluster, f *refusal, reachable bool) {
+	f = b.invalid
 	if f == nil && guarded && !s.mesh.granted(reference{h.object.Kind, h.object.Namespace, "Service", b.namespace, b.name}) {
 		f = &refusal{
 			notGranted, "", fmt.Sprintf("backendRef %s/%s is in another namespace, and no ReferenceGrant there allows it", b.namespace, b.name),
@@ -382,19 +414,7 @@ func (h *apiRoute) destination(s *scope, b *backendRef, guarded bool, r *report)
 			}
 		}
 	}
-	if f != nil && (b.weight > 0 || f.id == badFilter) {
-		f.report(r, h.object, b.field)
-	}
-	status := unrouted(h.object)
-	if reachable {
-		status = 503
-	}
-	d := s.destination(c, f, b.weight, status)
-	if !reachable && f != nil {
-		d.Reply.Outcome = ""
-	}
-	d.Request, d.Response = b.request, b.response
-	return d
+	return c, f, reachable
 }
 
 // unfit says why requests that h routes to p cannot be sent there; nil where they can, or where h is for connections.

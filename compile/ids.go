@@ -53,6 +53,9 @@ var (
 	delegateGone   = ID{"OR2044", "IST0101", "a rule delegates to a VirtualService that is not there, or not for it"}
 	delegateClash  = ID{"OR2045", "", "a delegate's rule has no effect: it does not lie within the match of the rule that delegates to it"}
 	noRoot         = ID{"OR2046", "", "no VirtualService delegates to this one"}
+	limitSurprise  = ID{"OR2047", "", "a limit alone does something else than its name says"}
+	neverEjects    = ID{"OR2048", "", "an outlierDetection can never eject an endpoint"}
+	ineffective    = ID{"OR2049", "", "a setting has no effect, as another one is"}
 	breakerTarget  = ID{"OR2060", "", "a CircuitBreaker's host, port or subset is not there, or carries no requests; it guards nothing"}
 	breakerTwice   = ID{"OR2061", "", "two CircuitBreakers have the same target; the first has it"}
 	breakerLoop    = ID{"OR2062", "", "a CircuitBreaker falls back to its own target"}
@@ -67,6 +70,6 @@ func IDs() []ID {
 		leafPort, unknownParent, notAttached, badBackend, notGranted, badFilter, workloadTwice, serviceTwice, badMeshConfig,
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
 		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, unfit,
-		delegateGone, delegateClash, noRoot, breakerTarget, breakerTwice, breakerLoop,
+		delegateGone, delegateClash, noRoot, limitSurprise, neverEjects, ineffective, breakerTarget, breakerTwice, breakerLoop,
 	}
 }

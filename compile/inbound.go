@@ -4,8 +4,6 @@ import (
 	"strconv"
 	"strings"
 
-	networking "istio.io/api/networking/v1alpha3"
-
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
@@ -50,10 +48,11 @@ func (in *inboundParts) add(m *Mesh, w *workload, x *Instance, number int, proto
 		Name: name + "||", Kind: model.Application, Port: number, Protocol: spoken(protocol),
 		Endpoints: []model.Endpoint{{Address: app, Weight: 1, Instance: x.Name, Peer: w.Peer, Locality: w.Locality}},
 	}
-	if sp := w.serves(number); sp != nil {
+	sp := w.serves(number)
+	if sp != nil {
 		c.Service, c.Port = sp.service.Service, sp.number
-		m.inboundPool(&c, w, sp)
 	}
+	m.inboundPool(&c, w, number, sp)
 	l := model.Listener{Name: name, Direction: model.Inbound, Address: listen, Port: number, Protocol: protocol, Table: name, Origin: &o}
 	if protocol == model.Auto {
 		l.Detect = m.detection()
@@ -71,20 +70,37 @@ func (in *inboundParts) add(m *Mesh, w *workload, x *Instance, number int, proto
 	if opaque(c.Protocol) {
 		kind = "tcp"
 	}
+	route := &model.Route{Destinations: []model.Destination{{Cluster: c.Name, Weight: 1}}}
+	if kind == "http" && protocol != model.GRPC {
+		route.Retries = m.retry.inbound
+	}
 	in.clusters = append(in.clusters, c)
 	in.listeners = append(in.listeners, l)
 	in.tables = append(in.tables, model.Table{Name: name, Hosts: []model.VirtualHost{{
 		Name: "inbound|" + kind + "|" + strconv.Itoa(number), Domains: []string{"*"},
-		Rules: []model.Rule{{Origin: o, Route: &model.Route{Destinations: []model.Destination{{Cluster: c.Name, Weight: 1}}}}},
+		Rules: []model.Rule{{Origin: o, Route: route}},
 	}}})
 }
 
-// inboundPool gives c what the service's own DestinationRule says of connections to an application, as Istio does. Rules for
-// selected clients are not the server's.
-func (m *Mesh) inboundPool(c *model.Cluster, w *workload, p *port) {
-	var pool *networking.ConnectionPoolSettings
-	if d := m.rule(w.Namespace, nil, p.service); d != nil {
-		pool = policy{}.under(d.policy, p.number).pool
+// inboundPool gives c what is said of connections to an application: by the workload's Sidecar, for the port or for all, else by
+// the DestinationRule of the service, which is for servers too (Istio). Rules for selected clients are not the server's.
+func (m *Mesh) inboundPool(c *model.Cluster, w *workload, number int, p *port) {
+	var own policy
+	if p != nil {
+		own = m.rule(w.Namespace, nil, p.service).settings(p.number, nil)
+	}
+	pool := own.pool
+	if s := m.sidecarOf(w.Namespace, w.Labels); s != nil {
+		if chosen := s.inboundPool(number); chosen != nil {
+			pool = chosen
+		}
+	}
+	c.ConnectTimeout = m.connectTimeout(pool)
+	if c.Limits = m.limits(pool, nil, opaque(c.Protocol)); c.Limits != nil && opaque(c.Protocol) && c.Limits.Idle != nil {
+		c.Limits.Idle = nil // of a server's opaque connections, no DestinationRule says it
+		if *c.Limits == (model.Limits{}) {
+			c.Limits = nil
+		}
 	}
 	if opaque(c.Protocol) || pool.GetHttp() == nil {
 		return

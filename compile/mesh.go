@@ -41,6 +41,7 @@ type Mesh struct {
 	configObject *config.Object // where config comes from; nil for the defaults and for Options
 	root         string         // MeshConfig's root namespace
 	settings     model.Settings
+	retry        retryDefaults
 
 	services  services
 	workloads map[string]*workload              // by namespace/name
@@ -94,6 +95,7 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 		}
 	}
 	m.readMeshConfig(objects, r)
+	m.readRetries(r)
 	m.readSecrets(objects)
 	m.readGrants(objects)
 	m.readServices(objects, r)
@@ -115,6 +117,8 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m.checkPorts(r)
 	m.checkSidecars(r)
 	m.checkBalancers(objects, r)
+	m.checkOutliers(r)
+	m.checkLinkerd(r)
 	return m, r.sorted()
 }
 
@@ -201,10 +205,7 @@ func (m *Mesh) checkVirtuals(r *report) {
 		s := m.scope(v.object.Namespace, nil)
 		for i, destinations := range v.destinations() {
 			for _, d := range destinations {
-				svc := s.service(d.host)
-				if svc != nil && d.port == 0 && len(svc.ports) > 1 {
-					r.error(d.object, portNeeded, d.field, "name one of them in destination.port.number",
-						"destination %s has %d ports (%s); without a port, the one that the request came for is taken", d.host, len(svc.ports), portList(svc))
+				if s.portless(&d, r) {
 					continue
 				}
 				c, f := s.target(d.host, d.subset, d.port, d.port)
@@ -216,6 +217,7 @@ func (m *Mesh) checkVirtuals(r *report) {
 				}
 			}
 		}
+		v.checkMirrors(s, r)
 		m.checkGatewayRefs(v, r)
 	}
 	for _, host := range sortedKeys(m.hostVirtuals) {
@@ -230,6 +232,17 @@ func (m *Mesh) checkVirtuals(r *report) {
 		}
 		reportConflicts(w.host, same, r)
 	}
+}
+
+// portless reports a destination that does not say which of several ports it means.
+func (s *scope) portless(d *virtualDestination, r *report) bool {
+	svc := s.service(d.host)
+	if svc == nil || d.port != 0 || len(svc.ports) < 2 {
+		return false
+	}
+	r.error(d.object, portNeeded, d.field, "name one of them in destination.port.number",
+		"destination %s has %d ports (%s); without a port, the one that the request came for is taken", d.host, len(svc.ports), portList(svc))
+	return true
 }
 
 // reportConflicts names the VirtualServices that lose host to an earlier one.

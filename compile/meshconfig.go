@@ -14,8 +14,10 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
-var meshConfigCoverage = covers("connectTimeout", "outboundTrafficPolicy.", "outboundTrafficPolicy.mode", "localityLbSetting", "defaultServiceExportTo",
-	"defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo", "rootNamespace", "pathNormalization", "h2UpgradePolicy", "protocolDetectionTimeout", "defaultConfig.", "defaultConfig.terminationDrainDuration")
+var meshConfigCoverage = covers("connectTimeout", "tcpKeepalive", "defaultHttpRetryPolicy", "defaultTrafficPolicy.", "defaultTrafficPolicy.connectionPool.",
+	"defaultTrafficPolicy.outlierDetection.", "outboundTrafficPolicy.", "outboundTrafficPolicy.mode", "localityLbSetting", "defaultServiceExportTo",
+	"defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo", "rootNamespace", "pathNormalization", "h2UpgradePolicy", "protocolDetectionTimeout", "defaultConfig.", "defaultConfig.terminationDrainDuration").
+	and(poolCoverage.under("defaultTrafficPolicy.connectionPool."), outlierCoverage.under("defaultTrafficPolicy.outlierDetection."))
 
 // readMeshConfig finds the mesh's configuration: of Options, else of the ConfigMap istio in istio-system, else Istio's defaults.
 func (m *Mesh) readMeshConfig(objects []*config.Object, r *report) {

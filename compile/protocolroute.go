@@ -16,12 +16,13 @@ import (
 func (m *Mesh) grpcRoute(o *config.Object, spec *gatewayv1.GRPCRoute, r *report) *apiRoute {
 	h := m.attached(o, &spec.Spec.CommonRouteSpec, spec.Spec.Hostnames, r)
 	for i := range spec.Spec.Rules {
-		h.rules = append(h.rules, m.grpcRule(o, &spec.Spec.Rules[i], i, r))
+		h.rules = append(h.rules, m.grpcRule(h, &spec.Spec.Rules[i], i, r))
 	}
 	return h
 }
 
-func (m *Mesh) grpcRule(o *config.Object, spec *gatewayv1.GRPCRouteRule, i int, r *report) *routeRule {
+func (m *Mesh) grpcRule(h *apiRoute, spec *gatewayv1.GRPCRouteRule, i int, r *report) *routeRule {
+	o := h.object
 	rule := newRouteRule(o, spec.Name, i)
 	for j := range spec.Matches {
 		if match, ok := grpcMatch(o, &spec.Matches[j], element(rule.field+".matches", j), r); ok {
@@ -34,7 +35,9 @@ func (m *Mesh) grpcRule(o *config.Object, spec *gatewayv1.GRPCRouteRule, i int, 
 	if spec.SessionPersistence != nil {
 		r.without(o, rule.field+".sessionPersistence")
 	}
-	f := filters{object: o, rule: &rule.base, report: r}
+	route := &model.Route{Retries: m.retry.outside}
+	h.shape(route, rule.field, r)
+	f := filters{mesh: m, object: o, rule: &rule.base, mirrors: &rule.mirrors, report: r}
 	for j := range spec.Filters {
 		f.add(sameFilter(&spec.Filters[j]), element(rule.field+".filters", j))
 	}
@@ -45,7 +48,7 @@ func (m *Mesh) grpcRule(o *config.Object, spec *gatewayv1.GRPCRouteRule, i int, 
 			refs[j].Filters = append(refs[j].Filters, *sameFilter(&spec.BackendRefs[j].Filters[k]))
 		}
 	}
-	m.forwardTo(rule, o, rule.base.Origin.Rule, f.failed, refs, &model.Route{}, r)
+	m.forwardTo(rule, o, rule.base.Origin.Rule, f.failed, refs, route, r)
 	return rule
 }
 

@@ -28,7 +28,9 @@ type service struct {
 	addresses  []string
 	altNames   []string // that its servers' certificates may have (ServiceEntry)
 	ports      []*port
-	absent     []model.Rule // the answer at a port that it lacks
+	linkerd    *linkerdRoute  // what Linkerd's annotations say of its routes; nil without any
+	accrual    *model.Accrual // and of its endpoints
+	absent     []model.Rule   // the answer at a port that it lacks
 }
 
 func (s *service) port(number int) *port {
@@ -89,6 +91,7 @@ func (m *Mesh) readServices(objects []*config.Object, r *report) {
 	for _, o := range objects {
 		if spec, ok := o.Spec.(*corev1.Service); ok {
 			s := m.kubernetesService(o, spec, slicesOf[o.Namespace+"/"+o.Name])
+			s.linkerd, s.accrual = readLinkerdRoute(o, r), failureAccrual(o, r)
 			m.addService(s, r)
 		}
 	}

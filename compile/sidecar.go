@@ -14,7 +14,8 @@ import (
 )
 
 var sidecarCoverage = covers("workloadSelector", "egress", "ingress.", "ingress.port", "ingress.bind", "ingress.captureMode", "ingress.defaultEndpoint",
-	"ingress.tls", "outboundTrafficPolicy.", "outboundTrafficPolicy.mode")
+	"ingress.tls", "ingress.connectionPool.", "inboundConnectionPool.", "outboundTrafficPolicy.", "outboundTrafficPolicy.mode").
+	and(inboundPoolCoverage.under("ingress.connectionPool."), inboundPoolCoverage.under("inboundConnectionPool."))
 
 // sidecar is a Sidecar: what its workloads see of the mesh, and where their proxies listen besides. One alone holds for a
 // workload, however many there are.
@@ -24,7 +25,9 @@ type sidecar struct {
 	selector map[string]string // nil is the whole namespace
 	egress   []*egress         // none is everything
 	ingress  []*ingress
-	policy   *networking.OutboundTrafficPolicy // nil is the mesh's
+	policy   *networking.OutboundTrafficPolicy  // nil is the mesh's
+	pool     *networking.ConnectionPoolSettings // of all inbound ports, and of each that says so
+	pools    map[int]*networking.ConnectionPoolSettings
 }
 
 // egress is one egress listener: which services its port reaches.
@@ -65,13 +68,19 @@ func (m *Mesh) readSidecars(objects []*config.Object, r *report) {
 		}
 		sidecarCoverage.missing(spec.ProtoReflect(), func(field string) { r.without(o, "spec."+field) })
 		m.count++
-		s := &sidecar{object: o, number: m.count, selector: spec.WorkloadSelector.GetLabels(), policy: spec.OutboundTrafficPolicy}
+		s := &sidecar{object: o, number: m.count, selector: spec.WorkloadSelector.GetLabels(), policy: spec.OutboundTrafficPolicy, pool: spec.InboundConnectionPool}
 		for i, l := range spec.Egress {
 			if e := readEgress(o, l, element("spec.egress", i), r); e != nil {
 				s.egress = append(s.egress, e)
 			}
 		}
 		for i, l := range spec.Ingress {
+			if l.ConnectionPool != nil {
+				if s.pools == nil {
+					s.pools = map[int]*networking.ConnectionPoolSettings{}
+				}
+				s.pools[int(l.Port.GetNumber())] = l.ConnectionPool
+			}
 			if in := m.readIngress(o, l, element("spec.ingress", i), r); in != nil {
 				s.ingress = append(s.ingress, in)
 			}
@@ -87,6 +96,14 @@ func (m *Mesh) readSidecars(objects []*config.Object, r *report) {
 		}
 		m.sidecars[o.Namespace] = append(m.sidecars[o.Namespace], s)
 	}
+}
+
+// inboundPool is what s says of connections to the application at a port; nil is nothing.
+func (s *sidecar) inboundPool(number int) *networking.ConnectionPoolSettings {
+	if p := s.pools[number]; p != nil {
+		return p
+	}
+	return s.pool
 }
 
 func readEgress(o *config.Object, l *networking.IstioEgressListener, field string, r *report) *egress {

@@ -13,6 +13,7 @@ import (
 // leaves as it is, is taken over.
 type placed struct {
 	placement *Placement
+	retries   *model.Retries // of routes to single instances
 	former    *placed
 	instances map[string][]*Instance // by workload
 	claims    map[string]*Instance   // by address that Sidecars bind
@@ -52,6 +53,7 @@ func (m *Mesh) at(p *Placement) *placed {
 	}
 	at := &placed{
 		placement: p,
+		retries:   m.retry.hashed,
 		former:    m.placed,
 		instances: map[string][]*Instance{},
 		claims:    m.claims(p),

@@ -118,7 +118,7 @@ func (t *split) rules(s *scope, p *port, plain func(*scope, *port) []model.Rule)
 	if sum == 0 { // as if there were no split
 		return plain(s, p)
 	}
-	shared := model.Rule{Origin: t.origin, Route: &model.Route{Destinations: to}}
+	shared := model.Rule{Origin: t.origin, Route: &model.Route{Destinations: to, Retries: s.defaults(p, to)}}
 	if !t.conditional {
 		return []model.Rule{shared}
 	}

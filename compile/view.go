@@ -245,7 +245,7 @@ func (m *Mesh) requestRules(s *scope, p *port) (rules []model.Rule, shaped bool)
 	if routes := m.routesOf(p, s.namespace); len(routes) > 0 {
 		var all []entry
 		for _, h := range routes {
-			all = append(all, h.entries(s, 0, false, nil)...)
+			all = append(all, p.service.linkerd.inherited(h, p, h.entries(s, 0, false, nil))...)
 		}
 		return sortEntries(all), true
 	}
@@ -288,7 +288,10 @@ func (m *Mesh) plain(s *scope, p *port) []model.Rule {
 			return rules
 		}
 	}
-	rules := []model.Rule{{Origin: p.service.origin, Route: &model.Route{Destinations: []model.Destination{s.destination(c, f, 1, 503)}}}}
+	to := []model.Destination{s.destination(c, f, 1, 503)}
+	route := &model.Route{Destinations: to, Retries: s.defaults(p, to)}
+	p.service.linkerd.shape(p, route)
+	rules := []model.Rule{{Origin: p.service.origin, Route: route}}
 	if f == nil {
 		m.plainCache[c] = rules
 	}

@@ -48,6 +48,9 @@ func (m *Mesh) act(v *virtualRule, h *networking.HTTPRoute, r *report) {
 	v.base.Request = headerEdits(o, field+".headers.request", h.Headers.GetRequest(), r)
 	v.base.Response = headerEdits(o, field+".headers.response", h.Headers.GetResponse(), r)
 	v.base.CORS = corsPolicy(o, field+".corsPolicy", h.CorsPolicy, r)
+	if h.Fault != nil && (h.Redirect != nil || h.DirectResponse != nil) {
+		r.warn(o, noEffect, field+".fault", "write it in a rule with a route", "a fault has no effect yet in a rule that answers by itself")
+	}
 	switch {
 	case h.Redirect != nil:
 		v.base.Redirect = redirect(o, field+".redirect", h.Redirect, r)
@@ -64,9 +67,13 @@ func (m *Mesh) act(v *virtualRule, h *networking.HTTPRoute, r *report) {
 	}
 }
 
-// forward translates route, rewrite and timeout.
+// forward translates route, and what is done on the way.
 func (m *Mesh) forward(o *config.Object, v *virtualRule, h *networking.HTTPRoute, r *report) {
-	route := &model.Route{Timeout: duration(h.Timeout)}
+	route := &model.Route{Timeout: duration(h.Timeout), Fault: fault(o, v.field+".fault", h.Fault, r)}
+	v.retries = m.retries(o, v.field+".retries", h.Retries, r)
+	v.mirrors = m.mirrors(o, v.field, h)
+	route.Retries = v.retries.retries
+	checkRetries(o, v.field, route, r)
 	if w := h.Rewrite; w != nil {
 		route.Rewrite = m.rewrite(o, v, w, r)
 	}

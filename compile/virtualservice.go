@@ -14,7 +14,7 @@ import (
 
 var virtualServiceCoverage = covers("hosts", "gateways", "exportTo", "http.").
 	and(covers("name", "match.", "route.", "route.destination", "route.weight", "route.headers", "redirect", "directResponse", "delegate", "rewrite", "timeout",
-		"corsPolicy", "headers").under("http.")).
+		"corsPolicy", "headers", "retries", "fault", "mirror", "mirrors", "mirrorPercent", "mirrorPercentage").under("http.")).
 	and(covers("name", "uri", "scheme", "method", "authority", "headers", "port", "sourceLabels", "gateways", "queryParams", "ignoreUriCase",
 		"withoutHeaders", "sourceNamespace").under("http.match.")).
 	and(covers("tcp.", "tcp.match", "tcp.route.", "tcp.route.destination", "tcp.route.weight", "tls.", "tls.match", "tls.route.", "tls.route.destination", "tls.route.weight"))
@@ -39,6 +39,8 @@ type virtualRule struct {
 	base         model.Rule // Route has no destinations yet; Matches are of matches
 	matches      []virtualMatch
 	destinations []virtualDestination
+	mirrors      []virtualMirror
+	retries      retryRule
 }
 
 // virtualMatch is a match, and its conditions that are decided before any request.
@@ -95,12 +97,7 @@ func (m *Mesh) readVirtualServices(objects []*config.Object, r *report) {
 		if !ok {
 			continue
 		}
-		virtualServiceCoverage.missing(spec.ProtoReflect(), func(field string) {
-			if strings.HasSuffix(field, ".retries") && switchedOff(spec, field) {
-				return
-			}
-			r.without(o, "spec."+field)
-		})
+		virtualServiceCoverage.missing(spec.ProtoReflect(), func(field string) { r.without(o, "spec."+field) })
 		if len(spec.Hosts) == 0 {
 			continue
 		}
@@ -127,16 +124,6 @@ func (m *Mesh) readVirtualServices(objects []*config.Object, r *report) {
 type hostVirtual struct {
 	host    string
 	virtual *virtualService
-}
-
-// switchedOff says whether field is a retries that asks for none, which is what it gets.
-func switchedOff(spec *networking.VirtualService, field string) bool {
-	for i, h := range spec.Http {
-		if field == element("http", i)+".retries" {
-			return h.Retries.GetAttempts() == 0 && h.Retries.GetRetryOn() == "" && h.Retries.GetPerTryTimeout() == nil
-		}
-	}
-	return false
 }
 
 func (m *Mesh) virtualService(o *config.Object, spec *networking.VirtualService, all delegates, r *report) *virtualService {
@@ -265,6 +252,8 @@ func (v *virtualService) routes(s *scope, gateway string, listen int, r *report)
 		if len(rule.destinations) > 0 {
 			route := *rule.base.Route
 			route.Destinations = s.destinations(rule.destinations, listen, r)
+			route.Retries = s.settle(rule.retries, route.Destinations)
+			route.Mirrors = s.mirrors(rule.mirrors, listen)
 			built.Route = &route
 		}
 		out = append(out, built)

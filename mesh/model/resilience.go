@@ -12,13 +12,15 @@ type Retries struct {
 	// PerTry bounds each attempt; 0 is the route's timeout.
 	PerTry Duration `json:"perTry,omitempty"`
 	// Backoff is the base of the exponential, jittered wait between attempts; 0 is 25 ms. No wait is longer than ten times as much.
+	// An HTTPRoute's backoff is meant to be the least wait; Envoy and Istio take it for this base all the same.
 	Backoff Duration `json:"backoff,omitempty"`
 	// SameHosts lets an endpoint that has failed be asked again while others are left (retryIgnorePreviousHosts: false).
 	SameHosts bool `json:"sameHosts,omitempty"`
 	// RemoteLocalities prefers another priority than the ones that were tried (retryRemoteLocalities).
 	RemoteLocalities bool `json:"remoteLocalities,omitempty"`
 	// Unsafe lets a request whose method is not idempotent, and that may have been processed, be sent again: the configuration
-	// named its conditions itself. Otherwise such a request is sent again only where it certainly was not processed.
+	// named its conditions itself (retryOn; MeshConfig's defaultHttpRetryPolicy for all routes). Otherwise such a request is sent
+	// again only where it certainly was not processed: a gRPC call, which is a POST, is not by the mesh's own default either.
 	Unsafe bool `json:"unsafe,omitempty"`
 	// Allowance, where set, limits the retries of the route by its requests (Linkerd's budget, BackendTrafficPolicy retryConstraint).
 	Allowance *RetryAllowance `json:"allowance,omitempty"`
@@ -53,7 +55,7 @@ type Limits struct {
 	Budget  *RetryBudget `json:"budget,omitempty"`
 	// PerConnection is how many requests a connection carries before it is replaced; 0 is any number.
 	PerConnection uint32 `json:"perConnection,omitempty"`
-	// Idle is how long an unused connection is kept: nil is an hour, 0 is for ever.
+	// Idle is how long an unused connection is kept, and one with opaque bytes while none pass: nil is an hour, 0 is for ever.
 	Idle *Duration `json:"idle,omitempty"`
 	// Duration is how long a connection may last (tcp.maxConnectionDuration); 0 is for ever.
 	Duration Duration `json:"duration,omitempty"`
