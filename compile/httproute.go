@@ -51,7 +51,6 @@ type routeRule struct {
 	matches  []routeMatch
 	backends []backendRef
 	mirrors  []mirrorRef
-	retries  *model.Retries
 	field    string
 }
 
