@@ -128,9 +128,7 @@ type storm struct {
 const stormTimeout = time.Second
 
 // client asks until ctx ends. Each answer is whole and its request's own, or an error; and it is there in time.
-func (s *storm) client(ctx context.Context, version int) {
-	c := goClient(s.t, s.p, version)
-	defer c.CloseIdleConnections()
+func (s *storm) client(ctx context.Context, c *http.Client) {
 	for n := 0; ctx.Err() == nil; n++ {
 		body := strings.Repeat(fmt.Sprintf("<%d>", rand.IntN(1000)), rand.IntN(3000))
 		r := request("PUT", "http://app/", strings.NewReader(body))
@@ -193,8 +191,11 @@ func TestStorm(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()
 	var all sync.WaitGroup
+	var clients []*http.Client
 	for i := range 16 {
-		all.Go(func() { s.client(ctx, 1+i%2) })
+		c := goClient(t, s.p, 1+i%2)
+		clients = append(clients, c)
+		all.Go(func() { s.client(ctx, c) })
 	}
 	for ctx.Err() == nil {
 		s.apps[rand.IntN(len(s.apps))].become(rand.Int32N(modes))
@@ -204,7 +205,7 @@ func TestStorm(t *testing.T) {
 	for _, a := range s.apps {
 		a.become(isWell)
 	}
-	c := goClient(t, s.p, 1)
+	c := clients[0]
 	eventually(t, "all is well again", func() bool {
 		res, err := c.Do(request("GET", "http://app/", nil))
 		if err != nil {
@@ -214,7 +215,9 @@ func TestStorm(t *testing.T) {
 		return errors.Join(err, res.Body.Close()) == nil && res.StatusCode == 200 && state(s.p) == breaker.Closed
 	})
 	eventually(t, "the clients' connections are idle, and closed", func() bool {
-		c.CloseIdleConnections()
+		for _, c := range clients {
+			c.CloseIdleConnections()
+		}
 		return s.p.conns.count() == 0
 	})
 	settled(t, s.p)
