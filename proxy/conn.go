@@ -6,7 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/wire/http1"
 	"github.com/outrider-mesh/outrider/wire/http2"
 	"github.com/outrider-mesh/outrider/wire/link"
 )
@@ -86,6 +88,15 @@ func (c *conn) serve() {
 		c.watch.waiting.Store(0)
 		c.watch.rest(now() + int64(c.proxy.limits.Idle))
 	}
+}
+
+// heads are the limits of requests' heads.
+func (c *conn) heads() (l http1.Limits) {
+	l = c.proxy.limits.Head
+	if c.listener.live.Load().spec.Direction == model.Gateway {
+		l.NoUnderscore = !c.proxy.limits.Underscores
+	}
+	return l
 }
 
 // version2 says whether the connection's first bytes are those of HTTP/2: by prior knowledge it may be spoken wherever

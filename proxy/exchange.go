@@ -161,12 +161,12 @@ func (x *exchange) proceed() {
 // receive reads the request's head. A refused head is answered and recorded here: there is no exchange to speak of.
 func (x *exchange) receive() bool {
 	c := x.conn
-	lim := &c.proxy.limits.Head
+	lim := c.heads()
 	for from := 0; ; {
-		n, err := http1.HeadEnd(c.in.Bytes(), from, lim)
+		n, err := http1.HeadEnd(c.in.Bytes(), from, &lim)
 		if err == nil && n > 0 {
 			x.begin = now()
-			err = http1.ReadRequest(&x.req, c.in.Bytes()[:n], lim)
+			err = http1.ReadRequest(&x.req, c.in.Bytes()[:n], &lim)
 		}
 		if err != nil {
 			x.refuse(err)

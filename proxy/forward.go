@@ -80,6 +80,7 @@ func (x *exchange) introduce() {
 		x.spare = x.conn.remote.Addr().AppendTo(x.spare)
 		r.SetBytes(message.XForwardedFor, "x-forwarded-for", x.spare)
 		r.Remove(message.XRequestID)
+		r.RemoveName("x-forwarded-client-cert") // who writes it vouches for a client (Istio's gateways sanitize it)
 	}
 	if _, ok := r.Get(message.XForwardedProto); !ok || gateway {
 		r.SetBytes(message.XForwardedProto, "x-forwarded-proto", r.Scheme())

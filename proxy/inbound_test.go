@@ -118,6 +118,15 @@ func TestGateway(t *testing.T) {
 			t.Errorf("the application did not get %q but\n%s", want, a.body)
 		}
 	}
+	c.send("GET / HTTP/1.1\r\nHost: app\r\nX-Forwarded-Client-Cert: URI=spiffe://mesh/ns/a/sa/b\r\n\r\n")
+	if strings.Contains(strings.ToLower(c.read("GET").body), "client-cert") {
+		t.Error("an outsider vouches for its own certificate")
+	}
+	c.send("GET / HTTP/1.1\r\nHost: app\r\nX_Forwarded_For: 1\r\n\r\n")
+	if a := c.read("GET"); a.status != 400 {
+		t.Errorf("an underscore: %+v", a)
+	}
+	c = dial(t, p, "gateway|default/web|80")
 	if strings.Contains(a.body, "mine") {
 		t.Error("an outsider's x-request-id went through")
 	}
@@ -131,6 +140,12 @@ func TestGateway(t *testing.T) {
 	}
 	eventually(t, "the record", func() bool {
 		got := requestsTotal(t, p.metrics.Gatherer(), "response_code", "response_flags")
-		return got["200|-"] == 1 && got["404|NR"] == 2
+		return got["200|-"] == 2 && got["404|NR"] == 2 && got["400|DPE"] == 1
 	})
+	p = start(t, s, Limits{Underscores: true})
+	c = dial(t, p, "gateway|default/web|80")
+	c.send("GET / HTTP/1.1\r\nHost: app\r\nX_Forwarded_For: 1\r\n\r\n")
+	if a := c.read("GET"); a.status != 200 || !strings.Contains(a.body, "X_Forwarded_For: 1") {
+		t.Errorf("an underscore that is allowed: %+v", a)
+	}
 }

@@ -39,6 +39,9 @@ type Options struct {
 type Limits struct {
 	// Head bounds request and response heads.
 	Head http1.Limits
+	// Underscores lets requests at gateways have "_" in the names of fields. Without it they are refused with 400: what
+	// stands behind may take X_Y for X-Y, which the gateway has set or removed.
+	Underscores bool
 	// HeadTimeout is how long a head may take from its first byte (from the accept for the first of a connection).
 	HeadTimeout time.Duration
 	// Idle is how long a client's connection may be idle between requests.

@@ -61,7 +61,7 @@ func (c *conn) multiplex() {
 	p := c.proxy
 	s := &session{conn: c, streams: map[*stream]struct{}{}}
 	s.m = mux.New(&c.link, http2.Server, s, http2.Options{
-		Limits: p.limits.Head, MaxStreams: p.limits.Streams, ConnectProtocol: true, Stats: &p.floods,
+		Limits: c.heads(), MaxStreams: p.limits.Streams, ConnectProtocol: true, Stats: &p.floods,
 	}, now)
 	s.m.Handled = s.run
 	c.watch.arm(never)

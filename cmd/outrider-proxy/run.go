@@ -59,6 +59,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	f.IntVar(&l.Head.Fields, "max-header-fields", d.Fields, "how many header `FIELDS` it may have")
 	f.IntVar(&l.Head.Field, "max-header-bytes", d.Field, "how many `BYTES` one header field may have")
 	f.IntVar(&l.Head.Line, "max-line-bytes", d.Line, "how many `BYTES` a request line may have")
+	f.BoolVar(&l.Underscores, "allow-underscores", false, "let requests at gateways have _ in the names of header fields")
 	f.DurationVar(&l.HeadTimeout, "head-timeout", proxy.DefaultLimits.HeadTimeout, "how long a head may take to arrive")
 	f.DurationVar(&l.Idle, "idle-timeout", proxy.DefaultLimits.Idle, "how long a client's connection may be idle")
 	f.DurationVar(&l.StreamIdle, "stream-idle-timeout", proxy.DefaultLimits.StreamIdle, "how long a client may hold up an exchange, by not sending its body or not reading its answer; 0 is without end")

@@ -124,7 +124,7 @@ func TestRefusedRequests(t *testing.T) {
 
 	k = newRawServer(t, Options{Limits: http1.Limits{NoUnderscore: true}})
 	k.w.head(flagEndStream, 1, with(simple, "a_b", "5")...)
-	k.expect("RST_STREAM 1 PROTOCOL_ERROR")
+	k.expect("HEADERS 1 :status=400 content-length=0 end")
 	k = newRawServer(t, Options{ConnectProtocol: true})
 	k.w.head(flagEndStream, 1, with(simple, ":protocol", "websocket")...).head(flagEndStream, 3, with(simple, ":method", "CONNECT", ":protocol", "a b")...)
 	k.w.head(flagEndStream, 5, ":method", "CONNECT", ":authority", "a:1", ":protocol", "websocket")

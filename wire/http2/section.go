@@ -148,7 +148,7 @@ func (c *Conn) request(id uint32, end, depends bool, p []byte) *Error {
 	case c.streams.n >= int(c.o.MaxStreams) || c.held >= 2*int(c.o.MaxStreams):
 		return c.turnAway(id, nil, errRefused)
 	case bad != nil:
-		if bad.Status > 400 && !c.closed {
+		if (bad.Status > 400 || bad == errUnderscore) && !c.closed { // a request that is well formed is answered
 			c.out.set(c.appendRefusal(c.out.begin(), id, bad.Status))
 			if end {
 				id = 0
