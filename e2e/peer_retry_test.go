@@ -82,7 +82,6 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // retryCase is a route's policy, in VirtualService's words and in those that Istio writes for Envoy.
 type retryCase struct {
 	name, istio, envoy string
-	statuses           string // of retriable-status-codes
 }
 
 // istioDefault is the policy of a route that names none (Istio 1.24 and later).

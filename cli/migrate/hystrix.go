@@ -53,7 +53,7 @@ func Hystrix(name string, data []byte, o Options) (Result, error) {
 		}
 	}
 	if !found {
-		return Result{}, fmt.Errorf("%w: the file has no property that begins with hystrix.", ErrNothing)
+		return Result{}, fmt.Errorf("%w: the file has no property of the tree \"hystrix\"", ErrNothing)
 	}
 	for _, key := range sortedKeys(o.Hosts) { // a command may have no property of its own; a client's methods may
 		if f.commands[key] == nil && !slices.ContainsFunc(f.keys, func(k string) bool { return strings.HasPrefix(k, key+"#") }) {

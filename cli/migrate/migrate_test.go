@@ -74,8 +74,8 @@ func TestNothing(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	f("no property that begins with hystrix.", Hystrix, "a.properties", "a=b")
-	f("no property that begins with resilience4j.", Resilience4j, "a.yml", "a: b")
+	f("no property of the tree \"hystrix\"", Hystrix, "a.properties", "a=b")
+	f("no property of the tree \"resilience4j\"", Resilience4j, "a.yml", "a: b")
 	f("no property", Resilience4j, "a.yml", "")
 	f("cannot read the YAML", Resilience4j, "a.yml", "a: [")
 	bomb := "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n"

@@ -54,7 +54,7 @@ func Resilience4j(name string, data []byte, o Options) (Result, error) {
 		f.take(rest, e, told)
 	}
 	if !found {
-		return Result{}, fmt.Errorf("%w: the file has no property that begins with resilience4j.", ErrNothing)
+		return Result{}, fmt.Errorf("%w: the file has no property of the tree \"resilience4j\"", ErrNothing)
 	}
 	for _, key := range sortedKeys(o.Hosts) {
 		if !slices.Contains(f.instances, key) {
