@@ -17,16 +17,16 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
-// limiting sets limits of the first cluster, in which a connection of HTTP/2 has one stream at a time: both versions then
+// bounding sets limits of the first cluster, in which a connection of HTTP/2 has one stream at a time: both versions then
 // wait for the same things.
-func limiting(l model.Limits) func(*model.Snapshot, *model.Rule) {
+func bounding(l model.Limits) func(*model.Snapshot, *model.Rule) {
 	return func(s *model.Snapshot, _ *model.Rule) { s.Clusters[0].Limits, s.Clusters[0].MaxStreams = &l, 1 }
 }
 
 func TestLineInEveryVersion(t *testing.T) {
 	var under, most atomic.Int64
 	var let atomic.Pointer[chan struct{}]
-	versions(t, limiting(model.Limits{Connections: u32(1), Pending: u32(3)}), func(w http.ResponseWriter, r *http.Request) {
+	versions(t, bounding(model.Limits{Connections: u32(1), Pending: u32(3)}), func(w http.ResponseWriter, r *http.Request) {
 		n := under.Add(1)
 		defer under.Add(-1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
