@@ -22,6 +22,8 @@ const defaultDetect = 500 * time.Millisecond
 func (c *conn) speak() bool {
 	b := c.listener.live.Load()
 	switch {
+	case c.inner.name != nil: // a CONNECT led here
+		return c.within()
 	case b.server != nil:
 		return c.secure(b)
 	case b.spec.Protocol == model.TCP:

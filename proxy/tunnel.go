@@ -79,7 +79,7 @@ func (x *exchange) connect() {
 // inside answers CONNECT for a port of HTTP: the connection goes on with the requests inside, which count; CONNECT does not.
 func (x *exchange) inside() {
 	if x.stream != nil {
-		x.say(noRoute, 501, "a tunnel to a port that serves HTTP cannot be opened within HTTP/2; send the request itself")
+		x.within2(!x.undeclared)
 		return
 	}
 	x.established()

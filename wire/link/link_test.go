@@ -226,3 +226,39 @@ func TestInterruptBesideSecure(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestPair(t *testing.T) {
+	a, b, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	l := new(Link)
+	if err := l.Init(a); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(b, "there"); err != nil {
+		t.Fatal(err)
+	}
+	in, err := l.Receive()
+	if err != nil || string(in.Bytes()) != "there" {
+		t.Fatal(err)
+	}
+	PutBuffer(in)
+	if _, err := l.Write([]byte("back")); err != nil || l.CloseWrite() != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(b); err != nil || string(got) != "back" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, ok := l.Traffic(); ok {
+		t.Error("there is no TCP to count")
+	}
+	done := make(chan error)
+	go func() { _, err := l.Receive(); done <- err }() // ends by Interrupt
+	l.Interrupt()
+	if err := <-done; !Interrupted(err) {
+		t.Error(err)
+	}
+	_ = l.Close()
+}

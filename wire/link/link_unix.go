@@ -5,9 +5,37 @@ package link
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
+
+// Pair returns two connections that are each other's ends, with nothing but this machine's memory between them.
+func Pair() (a, b net.Conn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		unix.CloseOnExec(fd)
+		f := os.NewFile(uintptr(fd), "pair")
+		c, cerr := net.FileConn(f) // a copy of the descriptor, that does not block
+		_ = f.Close()
+		ends[i], err = c, errors.Join(err, cerr)
+	}
+	if err != nil {
+		for _, c := range ends {
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+		return nil, nil, err
+	}
+	return ends[0], ends[1], nil
+}
 
 // tryReceive reads once without waiting; false asks to be called again when the descriptor is readable.
 func (l *Link) tryReceive(fd uintptr) bool {
