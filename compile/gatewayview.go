@@ -176,6 +176,7 @@ func (m *Mesh) serverTable(g *gateway, s *scope, name string, servers, all []*se
 	if servers[0].inside == model.HTTP {
 		m.istioHosts(g, s, servers, hosts)
 		m.apiHosts(s, servers, all, hosts)
+		m.gatewayLimits(&t, servers)
 		return t
 	}
 	for _, sv := range servers {
@@ -420,6 +421,7 @@ func (m *Mesh) cutGateway(p *Placement, namespace, workload string) (*model.Snap
 		s.Listeners = append(s.Listeners, l)
 		s.Tables = append(s.Tables, built.tables...)
 	}
+	s.RateLimits = m.limitsOf(s.Tables...)
 	return s, nil
 }
 

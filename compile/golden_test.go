@@ -24,6 +24,7 @@ var update = flag.Bool("update", false, "rewrite the expectations in testdata")
 //	for NAMESPACE/WORKLOAD[/INSTANCE] [TEXT...]       the outbound side of its first instance; only virtual hosts whose name has a TEXT
 //	inbound NAMESPACE/WORKLOAD
 //	gateway NAMESPACE/NAME
+//	limits NAMESPACE/WORKLOAD, gateway-limits NAMESPACE/NAME    which rate limits hold where
 //	breakers NAMESPACE/WORKLOAD, gateway-breakers NAMESPACE/NAME    what stands before which cluster
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -165,7 +166,7 @@ func answer(t *testing.T, m *Mesh, p *Placement, findings []config.Finding, ques
 				}
 			}
 		}
-	case "for", "inbound", "gateway", "breakers", "gateway-breakers":
+	case "for", "inbound", "gateway", "breakers", "gateway-breakers", "limits", "gateway-limits":
 		ns, name, _ := strings.Cut(words[1], "/")
 		name, instance, _ := strings.Cut(name, "/")
 		cut := func() (*model.Snapshot, error) { return m.For(p, ns, name, instance) }
@@ -184,6 +185,10 @@ func answer(t *testing.T, m *Mesh, p *Placement, findings []config.Finding, ques
 		}
 		if strings.HasSuffix(words[0], "breakers") {
 			showBreakers(t, &b, s)
+			break
+		}
+		if strings.HasSuffix(words[0], "limits") {
+			showLimits(t, &b, s)
 			break
 		}
 		show(&b, s, words[0], words[2:])

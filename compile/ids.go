@@ -59,6 +59,7 @@ var (
 	breakerTarget  = ID{"OR2060", "", "a CircuitBreaker's host, port or subset is not there, or carries no requests; it guards nothing"}
 	breakerTwice   = ID{"OR2061", "", "two CircuitBreakers have the same target; the first has it"}
 	breakerLoop    = ID{"OR2062", "", "a CircuitBreaker falls back to its own target"}
+	limitTarget    = ID{"OR2065", "", "a RateLimit's workloads, host or Gateway are not there, or carry no requests; it limits nothing"}
 	wrongPort      = ID{"OR2040", "", "a route's kind does not fit the port's protocol; it has no effect there"}
 )
 
@@ -70,6 +71,6 @@ func IDs() []ID {
 		leafPort, unknownParent, notAttached, badBackend, notGranted, badFilter, workloadTwice, serviceTwice, badMeshConfig,
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
 		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, unfit,
-		delegateGone, delegateClash, noRoot, limitSurprise, neverEjects, ineffective, breakerTarget, breakerTwice, breakerLoop,
+		delegateGone, delegateClash, noRoot, limitSurprise, neverEjects, ineffective, breakerTarget, breakerTwice, breakerLoop, limitTarget,
 	}
 }

@@ -66,9 +66,9 @@ func (in *inboundParts) add(m *Mesh, w *workload, x *Instance, number int, proto
 			c.Protocol = t.Protocol
 		}
 	}
-	kind := "http"
+	kind, limits := "http", m.inboundLimits(w, number)
 	if opaque(c.Protocol) {
-		kind = "tcp"
+		kind, limits = "tcp", nil
 	}
 	route := &model.Route{Destinations: []model.Destination{{Cluster: c.Name, Weight: 1}}}
 	if kind == "http" && protocol != model.GRPC {
@@ -77,7 +77,7 @@ func (in *inboundParts) add(m *Mesh, w *workload, x *Instance, number int, proto
 	in.clusters = append(in.clusters, c)
 	in.listeners = append(in.listeners, l)
 	in.tables = append(in.tables, model.Table{Name: name, Hosts: []model.VirtualHost{{
-		Name: "inbound|" + kind + "|" + strconv.Itoa(number), Domains: []string{"*"},
+		Name: "inbound|" + kind + "|" + strconv.Itoa(number), Domains: []string{"*"}, RateLimits: limits,
 		Rules: []model.Rule{{Origin: o, Route: route}},
 	}}})
 }

@@ -49,6 +49,8 @@ type Mesh struct {
 	rules     map[string]*ruleSet               // DestinationRules by namespace
 	breakers  map[string]map[string]*breakerSet // by namespace and host
 
+	rates []*rateLimit // in order
+
 	virtuals     []*virtualService            // in order
 	carriers     []*virtualService            // of the mesh, those with tcp or tls routes
 	hostVirtuals map[string][]*virtualService // of the mesh, by exact host
@@ -104,6 +106,7 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m.readGateways(objects, r)
 	m.readDestinationRules(objects, r)
 	m.readBreakers(objects, r)
+	m.readRateLimits(objects)
 	m.readBackendTLS(objects, r)
 	m.readVirtualServices(objects, r)
 	m.readRoutes(objects, r)
@@ -114,6 +117,7 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m.checkRoutes(r)
 	m.checkShapers(r)
 	m.checkBreakers(r)
+	m.checkRateLimits(r)
 	m.checkPorts(r)
 	m.checkSidecars(r)
 	m.checkBalancers(objects, r)

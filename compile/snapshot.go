@@ -239,6 +239,7 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 	in := m.inbound(w, x)
 	if x.Outbound == "" {
 		s.Listeners, s.Tables, s.Clusters = reasoned(in.listeners, w.Annotations), in.tables, in.clusters
+		s.RateLimits = m.limitsOf(s.Tables...)
 		return s, parts{}, nil
 	}
 	seen := m.view(namespace, w.Labels)
@@ -249,6 +250,7 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 	s.Tables = append(append([]model.Table{v.table}, tables...), in.tables...)
 	s.Clusters = append(slices.Clip(v.clusters), in.clusters...)
 	s.Breakers = seen.breakers
+	s.RateLimits = m.limitsOf(s.Tables...)
 	return s, v.parts, nil
 }
 

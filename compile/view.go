@@ -77,6 +77,11 @@ func (m *Mesh) readConditions() {
 			}
 		}
 	}
+	for _, l := range m.rates {
+		if l.host != "" {
+			add(l.selector())
+		}
+	}
 	for _, namespace := range sortedKeys(m.rules) {
 		set := m.rules[namespace]
 		for _, host := range sortedKeys(set.exact) {
@@ -138,6 +143,9 @@ func (s *scope) hosts(p *port, number int) []model.VirtualHost {
 	}
 	h := model.VirtualHost{Name: hostName(p.service.Host, p.number), Domains: domains, Port: number}
 	h.Rules, h.Opaque = s.mesh.portRules(s, p)
+	if !opaque(p.protocol) {
+		h.RateLimits = s.hostLimits(p.service.Host, p.service.Namespace, p.number)
+	}
 	return []model.VirtualHost{h}
 }
 
@@ -306,7 +314,7 @@ func (m *Mesh) addUnknownHosts(s *scope, v *view) {
 			continue
 		}
 		if rules := found.routes(s, inMesh, 80, nil); len(rules) > 0 {
-			v.table.Hosts = append(v.table.Hosts, model.VirtualHost{Name: host + ":80", Domains: []string{host}, Port: 80, Rules: rules})
+			v.table.Hosts = append(v.table.Hosts, model.VirtualHost{Name: host + ":80", Domains: []string{host}, Port: 80, Rules: rules, RateLimits: s.hostLimits(host, "", 80)})
 		}
 	}
 }

@@ -1,0 +1,32 @@
+package compile
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/outrider-mesh/outrider/mesh/model"
+)
+
+// showLimits lists the hosts that have rate limits, and the limits.
+func showLimits(t *testing.T, b *strings.Builder, s *model.Snapshot) {
+	t.Helper()
+	for i := range s.Tables {
+		for _, h := range s.Tables[i].Hosts {
+			if len(h.RateLimits) > 0 {
+				fmt.Fprintf(b, "%s %s %v\n", s.Tables[i].Name, h.Name, h.RateLimits)
+			}
+		}
+	}
+	for i := range s.RateLimits {
+		l := &s.RateLimits[i]
+		fmt.Fprintf(b, "%s paths=%v methods=%v dryRun=%t headers=%q grpc=%d keys=%d %s:%d\n", l.Name, l.Paths, l.Methods, l.DryRun, l.Headers, l.GRPC, l.Keys, l.Origin.File, l.Origin.Line)
+		for _, x := range l.Limits {
+			fmt.Fprintf(b, "  %d per %v, %d at once, by %+v\n", x.Requests, x.Per, x.Burst, x.By)
+		}
+	}
+	sealed := s.Version
+	if model.Seal(s).Version != sealed {
+		t.Errorf("%s/%s: the version %s is not that of its content, %s", s.Workload.Namespace, s.Workload.Name, sealed, s.Version)
+	}
+}
