@@ -81,8 +81,8 @@ func (w *ward) rotation(t *testing.T, c *http.Client, n int) string {
 // TestOutliersAsEnvoy lets applications fall ill before Envoy, with Istio's configuration, and before us, with the
 // DestinationRule: as many stay in rotation, and all come back.
 func TestOutliersAsEnvoy(t *testing.T) {
-	f := func(hosts, percent, ill int, as, istio, envoy string) {
-		t.Run(fmt.Sprintf("%d hosts, %d %%, %d with %s, %s", hosts, percent, ill, as, istio), func(t *testing.T) {
+	f := func(hosts, percent, ill int, as, istio, envoy, base string) {
+		t.Run(fmt.Sprintf("%d hosts, %d %%, %d with %s, %s, %s", hosts, percent, ill, as, istio, base), func(t *testing.T) {
 			t.Parallel()
 			run := func(w *ward, c *http.Client) (said []string) {
 				say := func(s string) { said = append(said, s) }
@@ -91,8 +91,11 @@ func TestOutliersAsEnvoy(t *testing.T) {
 					w.ill[i].Store(as)
 				}
 				w.rotation(t, c, 8*hosts)
-				time.Sleep(100 * time.Millisecond) // Envoy ejects in another thread than that which serves
-				say(w.rotation(t, c, 4*hosts))
+				time.Sleep(1500 * time.Millisecond) // Envoy tells who picks of the changes of a second together
+				if base == forLong {
+					say(w.rotation(t, c, 4*hosts))
+					return said
+				}
 				for i := range ill {
 					w.ill[i].Store("")
 				}
@@ -108,7 +111,7 @@ func TestOutliersAsEnvoy(t *testing.T) {
 			}
 			w := newWard(t, hosts)
 			e := newEnvoy(t, "              - {match: {prefix: /}, route: {cluster: app, timeout: 0s}}\n", fmt.Sprintf(`    common_lb_config: {healthy_panic_threshold: {value: 0}}
-    outlier_detection: {interval: 0.2s, base_ejection_time: 0.6s, max_ejection_percent: %d, enforcing_success_rate: 0, %s}`, percent, envoy), w.at...)
+    outlier_detection: {interval: 0.2s, base_ejection_time: %s, max_ejection_percent: %d, enforcing_success_rate: 0, %s}`, base, percent, envoy), w.at...)
 			theirs := run(w, plain(e.address))
 			w = newWard(t, hosts)
 			m := up(t, service("web", "app: web")+workload("web", "v1", hosts, "sidecar.istio.io/inject", "false")+fmt.Sprintf(`---
@@ -119,7 +122,7 @@ spec:
   host: web
   trafficPolicy:
     loadBalancer: {simple: ROUND_ROBIN}
-    outlierDetection: {interval: 200ms, baseEjectionTime: 600ms, maxEjectionPercent: %d, %s}
+    outlierDetection: {interval: 200ms, baseEjectionTime: %s, maxEjectionPercent: %d, %s}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -127,7 +130,7 @@ metadata: {name: web}
 spec:
   hosts: [web]
   http: [{route: [{destination: {host: web}}], retries: {attempts: 0}}]
-`, percent, istio), apps(w.at...))
+`, base, percent, istio), apps(w.at...))
 			ours := run(w, plain(m.ready.Proxy))
 			if a, b := strings.Join(ours, "; "), strings.Join(theirs, "; "); a != b {
 				t.Errorf("ours:  %s\nEnvoy: %s", a, b)
@@ -139,17 +142,21 @@ spec:
 	split := "splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 3, consecutive5xxErrors: 0"
 	envoySplit := "split_external_local_origin_errors: true, consecutive_local_origin_failure: 3, enforcing_consecutive_5xx: 0, enforcing_local_origin_success_rate: 0"
 	for _, hosts := range []int{2, 5, 12} {
-		f(hosts, 10, 1, "503", five, envoy5)
-		f(hosts, 50, 1, "500", five, envoy5)
-		f(hosts, 100, hosts, "503", five, envoy5)
+		f(hosts, 10, 1, "503", five, envoy5, forLong)
+		f(hosts, 50, 1, "500", five, envoy5, forLong)
+		f(hosts, 100, hosts, "503", five, envoy5, forLong)
+		f(hosts, 100, hosts, "503", five, envoy5, "0.3s")
 	}
-	f(5, 50, 4, "503", five, envoy5)
-	f(12, 34, 6, "500", five, envoy5)
-	f(5, 100, 2, "500", gateway, envoyGateway)
-	f(5, 100, 2, "502", gateway, envoyGateway)
-	f(5, 100, 2, "reset", five, envoy5)
-	f(5, 100, 2, "reset", gateway, envoyGateway)
-	f(5, 100, 2, "reset", split, envoySplit)
-	f(5, 100, 2, "503", split, envoySplit)
-	f(5, 100, 2, "404", five, envoy5)
+	f(5, 50, 4, "503", five, envoy5, forLong)
+	f(12, 34, 6, "500", five, envoy5, forLong)
+	f(5, 100, 2, "500", gateway, envoyGateway, forLong)
+	f(5, 100, 2, "502", gateway, envoyGateway, forLong)
+	f(5, 100, 2, "reset", five, envoy5, forLong)
+	f(5, 100, 2, "reset", gateway, envoyGateway, forLong)
+	f(5, 100, 2, "reset", split, envoySplit, forLong)
+	f(5, 100, 2, "503", split, envoySplit, forLong)
+	f(5, 100, 2, "404", five, envoy5, forLong)
 }
+
+// forLong is a first ejection that lasts longer than the test, whose end others look at.
+const forLong = "60s"

@@ -153,6 +153,7 @@ func (x *exchange) lease(e *upstream.Endpoint, fresh bool) verdict {
 			return x.unconnected(e, err)
 		}
 	}
+	x.connected()
 	x.watch.up.Store(&x.up.Link)
 	if x.watch.over() { // before up was there to be interrupted
 		v, _ := x.broke(nil)

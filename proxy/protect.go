@@ -145,7 +145,6 @@ func (x *exchange) judge(v verdict) {
 	var c outlier.Change
 	switch {
 	case v == answered:
-		m.Outlier.Connected()
 		c = m.Outlier.Answered(x.seenStatus(), now())
 	case f.outcome == upstreamTimeout || f.outcome == routeTimeout || f.outcome == clientDeadline || f.outcome == breakerTimeout:
 		c = m.Outlier.TimedOut(now())
@@ -209,6 +208,14 @@ func accrualFailure(status int) bool {
 		return true
 	}
 	return false
+}
+
+// connected tells the outlier detection that the endpoint takes a connection, or that a kept one is used: where it tells
+// origins apart, what breaks off afterwards is in no row with what could not be connected to (Envoy).
+func (x *exchange) connected() {
+	if m := x.member; m != nil && m.Outlier != nil {
+		m.Outlier.Connected()
+	}
 }
 
 // seenStatus is an answer's status as Envoy's outlier detection sees it: a gRPC status counts where it comes in the head.

@@ -188,6 +188,7 @@ func (x *exchange) open(s *upstream.Shared) error {
 	}
 	s.Taken()
 	x.call, x.shared = call, s
+	x.connected()
 	x.watch.call.Store(call)
 	if x.watch.over() { // before the call was there to be interrupted
 		call.Interrupt()

@@ -5,9 +5,11 @@ import "strings"
 // Flags say what befell an exchange, as Envoy's response flags do. They can be combined with |.
 type Flags uint32
 
-// Envoy's response flags, in the order that Envoy writes them in (source/common/stream_info/utility.cc).
+// Envoy's response flags. Envoy writes them in the order in which it finds them out: that retries are used up comes before
+// what the last attempt ended with.
 const (
-	LH    Flags = 1 << iota // local service failed its health check
+	URX   Flags = 1 << iota // retry limit or connect attempts exceeded
+	LH                      // local service failed its health check
 	UH                      // no healthy upstream
 	UT                      // upstream request timeout
 	LR                      // local reset of the connection
@@ -22,7 +24,6 @@ const (
 	UAEX                    // denied by external authorization
 	RLSE                    // rate limit service error
 	DC                      // downstream connection termination
-	URX                     // retry limit or connect attempts exceeded
 	SI                      // stream idle timeout
 	IH                      // invalid value in a strictly checked header
 	DPE                     // downstream protocol error
@@ -40,7 +41,7 @@ const (
 )
 
 var flagNames = [...]string{
-	"LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC", "URX", "SI", "IH",
+	"URX", "LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC", "SI", "IH",
 	"DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR",
 }
 

@@ -62,7 +62,7 @@ func TestTCPLabels(t *testing.T) {
 			"request_protocol": "tcp", "response_flags": "-", "connection_security_policy": "mutual_tls",
 		})
 	f("failed", productpage, "", Edge{Reporter: Source, Service: reviewsService}, UF|URX,
-		map[string]string{"destination_workload": "unknown", "request_protocol": "tcp", "response_flags": "UF,URX"})
+		map[string]string{"destination_workload": "unknown", "request_protocol": "tcp", "response_flags": "URX,UF"})
 }
 
 func TestTCPRetention(t *testing.T) {

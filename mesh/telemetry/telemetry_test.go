@@ -160,7 +160,7 @@ func TestLabels(t *testing.T) {
 			map[string]string{
 				"reporter": "source", "destination_service": "reviews.prod.svc.cluster.local",
 				"destination_service_name": "reviews", "destination_service_namespace": "prod",
-				"request_protocol": "grpc", "response_code": "200", "grpc_response_status": "14", "response_flags": "UF,URX",
+				"request_protocol": "grpc", "response_code": "200", "grpc_response_status": "14", "response_flags": "URX,UF",
 				"connection_security_policy": "unknown",
 			}))
 	f("destination with mTLS", reviews, reviewsID, Edge{Reporter: Destination, PeerPrincipal: productpageID, Service: reviewsService},
@@ -562,7 +562,7 @@ func TestFlags(t *testing.T) {
 	f(0, "-")
 	f(UH, "UH")
 	f(DC|UO|DI, "UO,DI,DC")
-	f(URX|UF, "UF,URX")
+	f(URX|UF, "URX,UF")
 	f(DR, "DR")
 	f(flagsEnd, "-")
 	if len(flagNames) > 32 || Flags(1)<<len(flagNames) != flagsEnd {
