@@ -167,6 +167,9 @@ func (s *breakerSet) before(port int, subset string) []string {
 // guards returns the breakers before the clusters that the scope uses, by name, and adds to these the ones that fallbacks
 // lead to: they are part of the snapshot although no route names them.
 func (s *scope) guards() []model.Breaker {
+	if len(s.mesh.breakers) == 0 {
+		return nil
+	}
 	guards := map[string]model.Breaker{}
 	for done := map[string]bool{}; len(done) < len(s.clusters); {
 		for _, c := range s.used() { // fallbacks add to it

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -116,6 +117,14 @@ func TestRun(t *testing.T) {
 	if !strings.Contains(string(b), `istio_requests_total{`) || !strings.Contains(string(b), "outrider_config_generation 2") {
 		t.Errorf("metrics:\n%s", b)
 	}
+	r, err = http.Get(told.Admin + "/hystrix.stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if ping, err := bufio.NewReader(r.Body).ReadString('\n'); err != nil || ping != "ping: \n" {
+		t.Errorf("the stream begins %q, %v", ping, err)
+	} // and is open still: it must not hold up the end
 	stop()
 	if code := <-done; code != exitOK {
 		t.Errorf("exit code %d; log:\n%s", code, log.String())

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,8 +36,9 @@ func TestStreamPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		b := newRig(t, nil)
-		var source list
-		s := NewStream(SourceFunc(func(dst []Named) []Named { return source.Breakers(dst) }), func() int64 { return int64(time.Since(start)) }, nil)
+		var source atomic.Pointer[list]
+		source.Store(&list{})
+		s := NewStream(SourceFunc(func(dst []Named) []Named { return source.Load().Breakers(dst) }), func() int64 { return int64(time.Since(start)) }, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		p := &page{head: http.Header{}, begun: start}
 		done := make(chan struct{})
@@ -46,7 +48,7 @@ func TestStreamPace(t *testing.T) {
 		}()
 		time.Sleep(600 * time.Millisecond) // virtual
 		synctest.Wait()
-		source = list{{Namespace: "default", Name: "ratings", Group: "ratings", Breaker: b.Breaker}}
+		source.Store(&list{{Namespace: "default", Name: "ratings", Group: "ratings", Breaker: b.Breaker}})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		cancel()
