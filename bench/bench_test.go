@@ -59,7 +59,7 @@ func TestRatioPairsRounds(t *testing.T) {
 // Rounds are run in turn; disturbed ones are dropped and replaced, up to as many as were wanted.
 func TestInterleave(t *testing.T) {
 	b := &bench{began: time.Now(), ctx: context.Background()}
-	running := func() *process { return &process{ended: make(chan struct{})} }
+	running := func() *process { return &process{ended: make(chan struct{}), free: func() {}} }
 	one := &result{entrant: &entrant{peer: &peer{name: "one"}, process: running()}}
 	two := &result{entrant: &entrant{peer: &peer{name: "two"}, process: running()}}
 	order := ""
@@ -90,7 +90,7 @@ func TestInterleave(t *testing.T) {
 
 func TestInterleaveGivesUpOnNoise(t *testing.T) {
 	b := &bench{began: time.Now(), ctx: context.Background()}
-	r := &result{entrant: &entrant{peer: &peer{name: "one"}, process: &process{ended: make(chan struct{})}}}
+	r := &result{entrant: &entrant{peer: &peer{name: "one"}, process: &process{ended: make(chan struct{}), free: func() {}}}}
 	err := b.interleave("test", 3, []*result{r}, func(r *result, round int) (*rounds, sample, error) {
 		return &r.closed, sample{cpu: float64(round), disturbance: 1}, nil
 	})
@@ -105,8 +105,8 @@ func TestInterleaveWithoutTheFailed(t *testing.T) {
 	ended := make(chan struct{})
 	close(ended)
 	http := allLanes()[0]
-	good := &result{entrant: &entrant{peer: &peer{name: "good"}, lane: http, process: &process{ended: make(chan struct{})}}}
-	bad := &result{entrant: &entrant{peer: &peer{name: "bad"}, lane: http, process: &process{ended: ended}}}
+	good := &result{entrant: &entrant{peer: &peer{name: "good"}, lane: http, process: &process{ended: make(chan struct{}), free: func() {}}}}
+	bad := &result{entrant: &entrant{peer: &peer{name: "bad"}, lane: http, process: &process{ended: ended, free: func() {}}}}
 	err := b.interleave("test", 2, []*result{bad, good}, func(r *result, round int) (*rounds, sample, error) {
 		if r == bad {
 			return nil, sample{}, errors.New("broken")

@@ -169,7 +169,7 @@ func (d *demo) follow(ctx, mesh context.Context) error {
 
 // sumUp says how it was over the whole time, and fails where a split lies outside its bounds.
 func (d *demo) sumUp(mesh context.Context) error {
-	ctx, cancel := context.WithTimeout(mesh, 10*time.Second+5*d.r.options.ScrapeInterval)
+	ctx, cancel := context.WithTimeout(mesh, time.Minute+5*d.r.options.ScrapeInterval)
 	defer cancel()
 	if err := d.settle(ctx); err != nil {
 		return fmt.Errorf("cannot take the last measurements: %w", err)
