@@ -70,6 +70,8 @@ func (x *exchange) executionEnd(v verdict) breaker.Outcome {
 	switch x.failure.outcome {
 	case upstreamTimeout, routeTimeout, clientDeadline, breakerTimeout:
 		return breaker.TimedOut
+	case upstreamOverflow:
+		return breaker.PoolRejected
 	case badRequest:
 		return breaker.ClientError
 	}
