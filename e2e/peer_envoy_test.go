@@ -39,6 +39,9 @@ func newEnvoy(t *testing.T, routes, cluster string, hosts ...string) *envoy {
 		host, port, _ := net.SplitHostPort(h)
 		fmt.Fprintf(&endpoints, "\n        - endpoint: {address: {socket_address: {address: %s, port_value: %s}}}", host, port)
 	}
+	if !strings.Contains(cluster, "circuit_breakers:") {
+		cluster += "    circuit_breakers: {thresholds: [{max_connections: 4294967295, max_pending_requests: 4294967295, max_requests: 4294967295, max_retries: 4294967295}]}\n"
+	}
 	conf := fmt.Sprintf(`
 static_resources:
   listeners:
@@ -72,7 +75,6 @@ static_resources:
   - name: app
     connect_timeout: 1s
     lb_policy: ROUND_ROBIN
-    circuit_breakers: {thresholds: [{max_connections: 4294967295, max_pending_requests: 4294967295, max_requests: 4294967295, max_retries: 4294967295}]}
 %s
     load_assignment:
       cluster_name: app
