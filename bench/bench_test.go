@@ -264,6 +264,42 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
+// What protects is before every cluster but the application's, and on every route, and the rest is as without it.
+func TestGuard(t *testing.T) {
+	i, err := newIdentity(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]string{outboundName: "127.0.0.1:1", inboundName: "127.0.0.1:2"}
+	m := newMesh(testBackends)
+	without := m.snapshot(allLanes()[0], at, i)
+	m.guarded = true
+	s := m.snapshot(allLanes()[0], at, i)
+	if err := s.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Breakers) != otherHosts+1 || s.Version == without.Version || len(s.Clusters) != len(without.Clusters) {
+		t.Errorf("%d breakers, %d clusters, version %s", len(s.Breakers), len(s.Clusters), s.Version)
+	}
+	for _, c := range s.Clusters {
+		if own := c.Kind == model.Application; (c.Limits == nil) != own || (c.Outlier == nil) != own || (len(c.Breakers) == 0) != own {
+			t.Errorf("%s: limits %+v, outlier detection %+v, breakers %v", c.Name, c.Limits, c.Outlier, c.Breakers)
+		}
+	}
+	for _, h := range s.Tables[0].Hosts {
+		for _, r := range h.Rules {
+			if r.Route.Retries == nil {
+				t.Errorf("%s: %s has no retries", h.Name, r.Origin.Rule)
+			}
+		}
+	}
+	for _, c := range without.Clusters {
+		if c.Limits != nil || c.Outlier != nil || len(c.Breakers) > 0 {
+			t.Errorf("%s is guarded in the other snapshot too", c.Name)
+		}
+	}
+}
+
 // Every configuration is one that its own program accepts, where that is installed.
 func TestConfigurations(t *testing.T) {
 	i, err := newIdentity(t.TempDir())
@@ -376,8 +412,8 @@ func TestReport(t *testing.T) {
 		cases[c.name] = c
 	}
 	cpu := map[string]map[string]series{
-		"get-300B/64":       {outboundName: {12, 14, 30}, nginxName: {10, 10, 20}, haproxyName: {20, 20, 20}, meshName: {40, 40, 50}},
-		"h2c-get-300B/4x32": {outboundName: {3, 3, 3}, haproxyName: {4, 4, 4}, meshName: {15, 15, 15}},
+		"get-300B/64":       {outboundName: {12, 14, 30}, guardedName: {12, 21, 30}, nginxName: {10, 10, 20}, haproxyName: {20, 20, 20}, meshName: {40, 40, 50}},
+		"h2c-get-300B/4x32": {outboundName: {3, 3, 3}, guardedName: {3, 6, 6}, haproxyName: {4, 4, 4}, meshName: {15, 15, 15}},
 		"tcp-bytes/4":       {outboundName: {100}, haproxyName: {80}},
 		"tls-handshake/8":   {gatewayName: {300}},
 	}
@@ -419,6 +455,8 @@ func TestReport(t *testing.T) {
 		"nginx has no row: it speaks no HTTP/2 to backends",
 		"| get-300B/64: CPU ≤ 1.15 × the better of nginx and haproxy | 1.40 | **missed by 22 %** |\n",
 		"| get-300B/64: CPU ≤ 0.45 × envoy-mesh | 0.35 | met |\n",
+		"| get-300B/64: CPU of outrider-guarded ≤ 1.05 × outrider-out | 1.00 | met |\n",
+		"| h2c-get-300B/4x32: CPU of outrider-guarded ≤ 1.05 × outrider-out | 2.00 | **missed by 91 %** |\n",
 		"| h2c-get-300B/4x32: CPU ≤ 1.00 × haproxy | 0.75 | met |\n",
 		"| h2c-get-300B/4x32: CPU ≤ 0.30 × envoy-mesh | 0.20 | met |\n",
 		"| tcp-bytes/4: CPU ≤ 1.11 × haproxy | 1.25 | **missed by 13 %** |\n",

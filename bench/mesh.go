@@ -24,6 +24,7 @@ const otherHosts = 49
 type meshConfig struct {
 	Hosts    []meshHost
 	Clusters []meshCluster
+	guarded  bool // with what guard adds, in outrider-proxy's language only
 }
 
 type meshHost struct {
@@ -138,6 +139,9 @@ func (m meshConfig) snapshot(l *lane, at map[string]string, i *identity) *model.
 	}
 	for _, c := range m.Clusters {
 		s.Clusters = append(s.Clusters, c.cluster(protocol))
+	}
+	if m.guarded {
+		guard(s)
 	}
 	return model.Seal(s)
 }

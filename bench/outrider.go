@@ -36,10 +36,12 @@ func findBase(*bench) (string, string, error) {
 func outriderCommand(b *bench, e *entrant, listen, dir string) ([]string, error) {
 	at := map[string]string{outboundName: "127.0.0.1:0", inboundName: "127.0.0.1:0", gatewayName: "127.0.0.1:0"}
 	at[e.name] = listen
-	if e.name == baseName {
+	m := newMesh(b.backendAddresses(e.lane))
+	m.guarded = e.name == guardedName
+	if e.name == baseName || m.guarded {
 		at[outboundName] = listen
 	}
-	s := newMesh(b.backendAddresses(e.lane)).snapshot(e.lane, at, b.identity)
+	s := m.snapshot(e.lane, at, b.identity)
 	if err := s.Validate(); err != nil {
 		return nil, fmt.Errorf("the snapshot is not valid: %w", err)
 	}

@@ -36,7 +36,7 @@ type peer struct {
 const (
 	nginxName, haproxyName, bareName, meshName = "nginx", "haproxy", "envoy-bare", "envoy-mesh"
 	outboundName, inboundName, gatewayName     = "outrider-out", "outrider-in", "outrider-gateway"
-	baseName                                   = "outrider-base"
+	guardedName, baseName                      = "outrider-guarded", "outrider-base"
 )
 
 func allPeers() []*peer {
@@ -55,6 +55,11 @@ func standingPeers() []*peer {
 		{
 			name: outboundName, about: "outrider-proxy, outbound: 50 virtual hosts, a 90/10 split, least request, metrics, limits; TCP: the split, metrics",
 			lanes: []string{"http1", "h2c", "http1-to-h2c", "h2c-to-http1", "grpc", "tcp"},
+			find:  findOutrider, command: outriderCommand,
+		},
+		{
+			name: guardedName, about: "outrider-out with retries, connection limits, outlier detection and a circuit breaker on everything",
+			lanes: []string{"http1", "h2c", "grpc"},
 			find:  findOutrider, command: outriderCommand,
 		},
 		{

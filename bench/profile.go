@@ -35,7 +35,7 @@ func (b *bench) profileCase(all []*result) error {
 
 // ours says whether an entrant is an outrider-proxy.
 func ours(name string) bool {
-	return name == outboundName || name == baseName || name == inboundName || name == gatewayName
+	return name == outboundName || name == guardedName || name == baseName || name == inboundName || name == gatewayName
 }
 
 func (b *bench) profileOne(r *result) error {

@@ -14,7 +14,7 @@ import (
 )
 
 // bases are the proxies that the ratios compare with, where they have a part in the case.
-var bases = []string{baseName, nginxName, haproxyName, bareName, meshName}
+var bases = []string{baseName, nginxName, haproxyName, bareName, meshName, outboundName}
 
 // report writes the whole run as Markdown.
 func (b *bench) report() string {
