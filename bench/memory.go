@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/outrider-mesh/outrider/bench/load"
 	"github.com/outrider-mesh/outrider/bench/machine"
 )
 
@@ -53,22 +54,39 @@ func (b *bench) idleMemory(e *entrant) (m memory, err error) {
 	if m.atStart, err = b.settle(e); err != nil {
 		return m, err
 	}
-	many := probe(e.lane)
-	many.conns = m.conns
-	c, err := b.dial(e.process.addr, many)
-	if err != nil {
-		return m, err
-	}
-	defer c.Close()
-	// A few at a time: idle connections of clients are to be measured, not a crowd of connections to the backends.
-	if err := c.Each(16); err != nil {
-		return m, err
-	}
-	if n, first := c.Failures(); n > 0 {
-		return m, fmt.Errorf("%d of %d connections got no answer, the first: %w", n, m.conns, first)
+	for left := m.conns; left > 0; left -= openAtOnce {
+		some := probe(e.lane)
+		some.conns = min(left, openAtOnce)
+		c, err := b.openIdle(e, some)
+		if err != nil {
+			return m, err
+		}
+		defer c.Close() // they stay open until the last look
 	}
 	m.idle, err = b.settle(e)
 	return m, err
+}
+
+// openAtOnce is how many connections wait for their first request at a time: proxies bound how long a new connection may
+// be silent, and opening all of them first may take longer.
+const openAtOnce = 50
+
+// openIdle opens connections and gets one answer on each.
+func (b *bench) openIdle(e *entrant, some scenario) (*load.Client, error) {
+	c, err := b.dial(e.process.addr, some)
+	if err != nil {
+		return nil, err
+	}
+	// A few at a time: idle connections of clients are to be measured, not a crowd of connections to the backends.
+	err = c.Each(16)
+	if n, first := c.Failures(); err == nil && n > 0 {
+		err = fmt.Errorf("%d of %d connections got no answer, the first: %w", n, some.conns, first)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // settle waits until the proxy's memory has not changed by more than 1 % at five looks in a row, or for fifty looks.

@@ -27,11 +27,7 @@ func (c *conn) pass(name []byte) {
 	x.raw, x.begin, x.deadline, x.tryDeadline = true, now(), never, never
 	c.watch.waiting.Store(0)
 	c.watch.arm(never)
-	x.req.SetAuthority(name)
-	var m route.Match[*rule]
-	if table := x.b.bytes(c.table); table != nil {
-		m = table.Match(&x.req, x.b.port, &x.routes)
-	}
+	m := x.matchBytes(name)
 	switch {
 	case !m.Found || m.Rule.split == nil && len(m.Rule.targets) == 0:
 		x.outcome = noRoute
@@ -53,6 +49,33 @@ func (c *conn) pass(name []byte) {
 	}
 	x.tunnel()
 	x.drop()
+}
+
+// matchBytes is the match of a connection that is passed on unread.
+func (x *exchange) matchBytes(name []byte) (m route.Match[*rule]) {
+	x.req.SetAuthority(name)
+	if table := x.b.bytes(x.conn.table); table != nil {
+		m = table.Match(&x.req, x.b.port, &x.routes)
+	}
+	return m
+}
+
+// leads says whether bytes that nobody has read have a way to go. At a proxy that clients name no destination to there is
+// none that they had before.
+func (c *conn) leads(name []byte) bool {
+	x := getExchange(c)
+	defer putExchange(x)
+	m := x.matchBytes(name)
+	if !m.Found {
+		return false
+	}
+	for i := range m.Rule.targets {
+		t := m.Rule.targets[i].cluster
+		if t != nil && (t.Spec.Kind != model.Passthrough || name != nil || !x.b.spec.Explicit) {
+			return true
+		}
+	}
+	return false
 }
 
 // reach connects to an endpoint of the target, another where one cannot be connected to. The verdict is answered where x.up

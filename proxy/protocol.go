@@ -41,7 +41,13 @@ func (c *conn) speak() bool {
 // detect tells protocols apart by the client's first bytes. name is what an opaque connection is matched by.
 func (c *conn) detect(wait time.Duration, name []byte) bool {
 	m := c.proxy.metrics
-	switch kind := c.first(wait); kind {
+	kind := c.first(wait)
+	if kind == detect.More && c.in == nil && !c.gone && !c.leads(name) {
+		if kind = c.ahead(); c.in == nil {
+			return false
+		}
+	}
+	switch kind {
 	case detect.HTTP1:
 		m.Detected(telemetry.DetectedHTTP1)
 		return true
@@ -91,6 +97,22 @@ func (c *conn) first(wait time.Duration) detect.Kind {
 		defer c.proxy.conns.relax()
 	}
 	c.watch.arm(now() + int64(wait))
+	return c.kind()
+}
+
+// ahead is first for a silent client where there is no server that could speak first: the connection was opened ahead of
+// its first request, and may be kept as long as one on a port of HTTP.
+func (c *conn) ahead() detect.Kind {
+	c.watch.rest(now() + int64(c.proxy.limits.HeadTimeout))
+	if !c.await(true) {
+		return detect.More
+	}
+	c.watch.arm(now() + int64(c.proxy.limits.HeadTimeout))
+	return c.kind()
+}
+
+// kind reads until it is known what is spoken, or the phase is over.
+func (c *conn) kind() detect.Kind {
 	for {
 		kind := detect.More
 		if c.in != nil {
