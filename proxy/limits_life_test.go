@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -227,6 +229,54 @@ func TestRetriesAreLimited(t *testing.T) {
 	f(model.Limits{Retries: u32(0)}, 1, 1)
 	f(model.Limits{Retries: u32(0), Budget: &model.RetryBudget{Percent: 20, Least: 1}}, 3, 0)
 	f(model.Limits{Budget: &model.RetryBudget{Percent: 20}}, 1, 1)
+}
+
+// Limits cost no garbage.
+func TestLimitsAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	for _, r := range requests {
+		t.Run(r.name, func(t *testing.T) {
+			o := newOrigin(t, fixed(r.body))
+			s := busySnapshot(o.address())
+			for i := range s.Clusters {
+				s.Clusters[i].Limits = &model.Limits{Connections: u32(2), Pending: u32(2), Requests: u32(2), Retries: u32(1)}
+			}
+			p := start(t, model.Seal(s), Limits{})
+			l := newLoop(t, p, r.request)
+			l.run(t, 200)
+			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
+			const n = 2000
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			l.run(t, n)
+			runtime.ReadMemStats(&after)
+			if per := float64(after.Mallocs-before.Mallocs) / n; per > 0.05 {
+				t.Errorf("%.2f allocations per exchange", per)
+			}
+		})
+	}
+}
+
+// BenchmarkLimits is BenchmarkExchange before a destination with limits.
+func BenchmarkLimits(b *testing.B) {
+	for _, limited := range []bool{false, true} {
+		b.Run(fmt.Sprintf("limited=%v", limited), func(b *testing.B) {
+			o := newOrigin(b, fixed(300))
+			s := busySnapshot(o.address())
+			if limited {
+				for i := range s.Clusters {
+					s.Clusters[i].Limits = &model.Limits{Connections: u32(100), Pending: u32(100), Requests: u32(100), Retries: u32(3)}
+				}
+			}
+			l := newLoop(b, start(b, model.Seal(s), Limits{}), requests[1].request)
+			b.ReportAllocs()
+			for b.Loop() {
+				l.run(b, 1)
+			}
+		})
+	}
 }
 
 // The service's limits hold before the workload's own application, too.
