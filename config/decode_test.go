@@ -196,6 +196,9 @@ func TestScalarsAgree(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine decodes: the race detector has nothing to find, and takes minutes for these")
+	}
 	const head = "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: a\n"
 	check := func(name, path, text, message string) {
 		t.Helper()
@@ -225,8 +228,11 @@ func TestLimits(t *testing.T) {
 // A file of more than ten megabytes is read, and what it costs is bounded by its size.
 func TestLargeFile(t *testing.T) {
 	var b strings.Builder
-	count := 0
-	for ; b.Len() < 11<<20; count++ {
+	count, size := 0, 11<<20
+	if raceEnabled {
+		size = 1 << 20
+	}
+	for ; b.Len() < size; count++ {
 		fmt.Fprintf(&b, sample, count, count)
 	}
 	var before, after runtime.MemStats
