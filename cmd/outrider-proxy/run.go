@@ -93,21 +93,22 @@ func serve(ctx context.Context, o options, errs io.Writer) int {
 	}
 	<-source.C()
 	source.Ack(s.Version)
-	debug, err := serveAdmin(o.admin, p, metrics, log)
+	server, err := serveAdmin(o.admin, p, metrics, log)
 	if err != nil {
 		return fail(errs, err, exitUsage)
 	}
 	defer func() {
 		end, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = debug.Close(end)
+		_ = server.Close(end)
 	}()
 	if o.ready != "" {
-		if err := writeReady(o.ready, p, debug.Address()); err != nil {
+		if err := writeReady(o.ready, p, server.Address()); err != nil {
 			return fail(errs, err, exitUsage)
 		}
 	}
-	log.Info("ready", "workload", s.Workload.Namespace+"/"+s.Workload.Name, "admin", debug.Address())
+	log.Info("ready", "workload", s.Workload.Namespace+"/"+s.Workload.Name, "admin", server.Address())
+	debug.FreeOSMemory() // decoding took several times what the snapshot takes, and a sidecar may be idle from here on
 	follow(ctx, source, p)
 	return drain(p, errs)
 }

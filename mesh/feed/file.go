@@ -2,6 +2,7 @@ package feed
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type File struct {
 	c       chan struct{}
 	done    chan struct{}
 	stopped sync.WaitGroup
+	linked  bool              // the path leads over symbolic links: other names' changes may change what it holds
+	seen    [sha256.Size]byte // of the content that latest was made of
 
 	mu     sync.Mutex
 	latest *model.Snapshot
@@ -40,7 +43,7 @@ type File struct {
 // OpenFile reads the snapshot at path and follows the file's changes until Close. What cannot be read as a snapshot
 // is an error now; later it is logged, and the latest good snapshot stays.
 func OpenFile(path string, log *slog.Logger) (*File, error) {
-	s, err := ReadFile(path)
+	s, sum, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +51,7 @@ func OpenFile(path string, log *slog.Logger) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot watch %s: %w", path, err)
 	}
-	f := &File{path: path, log: log, watcher: w, c: make(chan struct{}, 1), done: make(chan struct{}), latest: s}
+	f := &File{path: path, log: log, watcher: w, c: make(chan struct{}, 1), done: make(chan struct{}), latest: s, seen: sum}
 	if err := f.watch(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot watch %s: %w", path, err), w.Close())
 	}
@@ -61,15 +64,21 @@ func OpenFile(path string, log *slog.Logger) (*File, error) {
 // ReadFile reads one snapshot. It refuses fields that a snapshot does not have, anything after it, and whatever no
 // proxy could run. The version is made anew from the content, so that a snapshot edited by hand has one of its own.
 func ReadFile(path string) (*model.Snapshot, error) {
+	s, _, err := readFile(path)
+	return s, err
+}
+
+// readFile is ReadFile that also returns the sum of the content.
+func readFile(path string) (s *model.Snapshot, sum [sha256.Size]byte, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read snapshot: %w", err)
+		return nil, sum, fmt.Errorf("cannot read snapshot: %w", err)
 	}
-	s, err := decode(b)
+	s, err = decode(b)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read snapshot %s: %w", path, err)
+		return nil, sum, fmt.Errorf("cannot read snapshot %s: %w", path, err)
 	}
-	return s, nil
+	return s, sha256.Sum256(b), nil
 }
 
 func decode(b []byte) (*model.Snapshot, error) {
@@ -138,6 +147,7 @@ func (f *File) watch() error {
 		return err
 	}
 	real, err := filepath.EvalSymlinks(f.path)
+	f.linked = err != nil || real != filepath.Clean(f.path)
 	if err != nil || filepath.Dir(real) == filepath.Dir(f.path) {
 		return nil // a link that leads nowhere for now is watched where it stands
 	}
@@ -153,9 +163,12 @@ func (f *File) follow() {
 		select {
 		case <-f.done:
 			return
-		case _, ok := <-f.watcher.Events:
+		case e, ok := <-f.watcher.Events:
 			if !ok {
 				return
+			}
+			if !f.concerns(e.Name) {
+				continue
 			}
 			last = time.Now()
 			timer.Reset(quiet)
@@ -176,19 +189,24 @@ func (f *File) follow() {
 
 // read takes over what the file holds. It returns false where that is no snapshot and somebody may still be writing.
 func (f *File) read(patient bool) bool {
-	s, err := ReadFile(f.path)
+	if f.same() {
+		f.rewatch()
+		return true
+	}
+	s, sum, err := readFile(f.path)
 	if err != nil {
 		if patient {
 			f.log.Error("snapshot file cannot be read, the snapshot before stays", "file", f.path, "reason", err.Error())
 		}
 		return patient
 	}
-	if err := f.watch(); err != nil {
-		f.log.Warn("cannot follow every change of the snapshot file", "file", f.path, "reason", err.Error())
-	}
+	f.rewatch()
+	f.seen = sum
 	f.mu.Lock()
 	changed := s.Version != f.latest.Version
-	f.latest = s
+	if changed { // else the proxy runs the one that is there, and another would only be held beside it
+		f.latest = s
+	}
 	f.mu.Unlock()
 	if changed {
 		select {
@@ -197,4 +215,28 @@ func (f *File) read(patient bool) bool {
 		}
 	}
 	return true
+}
+
+// rewatch sets the watches for what the path leads to now.
+func (f *File) rewatch() {
+	if err := f.watch(); err != nil {
+		f.log.Warn("cannot follow every change of the snapshot file", "file", f.path, "reason", err.Error())
+	}
+}
+
+// concerns says whether a change of the file with that name may change what the path holds: neighbours, such as this
+// program's own log, do not.
+func (f *File) concerns(name string) bool {
+	return f.linked || filepath.Base(name) == filepath.Base(f.path)
+}
+
+// same says whether the file holds what it held when it was read last: decoding a large snapshot costs many times more.
+func (f *File) same() bool {
+	r, err := os.Open(f.path)
+	if err != nil {
+		return false
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, r)
+	return r.Close() == nil && err == nil && [sha256.Size]byte(h.Sum(nil)) == f.seen
 }

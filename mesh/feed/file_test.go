@@ -137,6 +137,50 @@ func TestFileFollowsLinks(t *testing.T) {
 	await(t, f, "edited behind the link")
 }
 
+// What says nothing new costs no second snapshot.
+func TestFileUnchanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.json")
+	write(t, path, text(t, "one"))
+	f, err := OpenFile(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.watcher.Close()
+	close(f.done) // from here on this test reads
+	f.stopped.Wait()
+	<-f.C()
+	first := f.Latest()
+	unchanged := func(what string) {
+		t.Helper()
+		if !f.read(true) || f.Latest() != first || len(f.C()) != 0 {
+			t.Errorf("%s: a snapshot was made", what)
+		}
+	}
+	unchanged("nothing")
+	write(t, path, text(t, "one"))
+	unchanged("the same bytes")
+	write(t, path, append(text(t, "one"), "\n\n"...))
+	unchanged("the same snapshot")
+	if f.concerns(filepath.Join(filepath.Dir(path), "log")) || !f.concerns(path) {
+		t.Error("neighbours of a plain file concern nobody")
+	}
+
+	real := filepath.Join(t.TempDir(), "real.json") // the same again, but behind a link
+	write(t, real, text(t, "one"))
+	if err := errors.Join(os.Remove(path), os.Symlink(real, path)); err != nil {
+		t.Fatal(err)
+	}
+	unchanged("a link")
+	if !f.concerns(filepath.Join(filepath.Dir(path), "..data")) {
+		t.Error("behind a link any name may matter")
+	}
+
+	write(t, real, text(t, "two"))
+	if !f.read(true) || f.Latest().Workload.Instance != "two" || len(f.C()) != 1 {
+		t.Error("a change was not taken over")
+	}
+}
+
 func TestFileHalfWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.json")
 	write(t, path, text(t, "one"))
