@@ -37,6 +37,7 @@ type demo struct {
 	load   *load
 	socket *socket
 	splits *splits
+	story  *story // nil where there is none to tell
 	screen *screen
 	notes  *notes
 	began  time.Time
@@ -49,11 +50,13 @@ func (p *program) demo() *cobra.Command {
 		Short: "Run a storefront with a gentle load, and show what the mesh does with it",
 		Long: `Run a storefront that calls reviews (three versions), details, ratings and, by gRPC, stock, with stand-ins for the applications,
 a gentle load and a WebSocket, and show each service's rate, success and latency, and the measured split between versions beside the configured one.
+Then details is broken and healed, while the storefront's circuit breaker opens, answers with its fallback, probes and closes.
 Its files are written to a directory: edit one and see the split move. The same by hand:
 
   outrider up -f DIR --stand-ins
 
-Exit code 1 when, at the end, a measured split lies outside its statistical bounds.`,
+Exit code 1 when, at the end, a measured split lies outside its statistical bounds, or the breaker did not do as it should. With a --for below
+15s nothing is broken.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			taken := func(flag string) bool { return cmd.Flags().Changed(flag) }
@@ -101,6 +104,9 @@ func (d *demo) run(ctx context.Context, chosen func(flag string) bool) error {
 	d.notes.settle()
 	d.mesh, d.began = mesh, time.Now()
 	d.splits = newSplits(mesh)
+	if last == 0 || last >= storyTakes {
+		d.story = newStory(mesh)
+	}
 	d.load, d.socket = newLoad(mesh.Ready().Proxy), newSocket(mesh.Ready().Proxy)
 	err = d.show(ctx, meshContext, last)
 	stop()
@@ -122,7 +128,7 @@ func (d *demo) show(ctx, mesh context.Context, last time.Duration) error {
 	if err != nil {
 		return err
 	}
-	return d.sumUp(mesh)
+	return d.sumUp(mesh, errors.Is(ctx.Err(), context.DeadlineExceeded))
 }
 
 // follow says how things are, now and then, until ctx ends.
@@ -144,7 +150,7 @@ func (d *demo) follow(ctx, mesh context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-watch.C:
-			if err := d.splits.follow(mesh); err != nil {
+			if err := d.notice(mesh); err != nil {
 				return err
 			}
 			if now.Before(due) {
@@ -157,7 +163,7 @@ func (d *demo) follow(ctx, mesh context.Context) error {
 			return err
 		}
 		if d.screen.terminal {
-			err = d.screen.draw(d.block(v) + d.invitation())
+			err = d.screen.draw(d.block(v) + d.below(v.elapsed))
 		} else {
 			_, err = io.WriteString(d.p.out, v.line())
 		}
@@ -167,8 +173,29 @@ func (d *demo) follow(ctx, mesh context.Context) error {
 	}
 }
 
-// sumUp says how it was over the whole time, and fails where a split lies outside its bounds.
-func (d *demo) sumUp(mesh context.Context) error {
+// notice follows what changes between two drawings. The story's events are told at once where nothing is drawn.
+func (d *demo) notice(mesh context.Context) error {
+	if err := d.splits.follow(mesh); err != nil {
+		return err
+	}
+	events, err := d.story.follow(mesh, time.Since(d.began))
+	if err != nil {
+		return err
+	}
+	if d.screen.terminal {
+		return nil
+	}
+	for _, e := range events {
+		if _, err := io.WriteString(d.p.out, e.line()); err != nil {
+			return fmt.Errorf("cannot write: %w", err)
+		}
+	}
+	return nil
+}
+
+// sumUp says how it was over the whole time, and fails where a split lies outside its bounds or the story was not told to
+// its end, unless it was interrupted.
+func (d *demo) sumUp(mesh context.Context, timeOver bool) error {
 	ctx, cancel := context.WithTimeout(mesh, time.Minute+5*d.r.options.ScrapeInterval)
 	defer cancel()
 	if err := d.settle(ctx); err != nil {
@@ -193,6 +220,9 @@ func (d *demo) sumUp(mesh context.Context) error {
 	}
 	if v.outside() {
 		return &status{exitFindings, "a measured split lies outside its bounds"}
+	}
+	if err := d.story.unfinished(); err != nil && (timeOver || d.story.problem != nil) {
+		return &status{exitFindings, err.Error()}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -27,6 +28,7 @@ type serviceView struct {
 	rate     float64 // requests per second
 	success  float64 // share of the answers below 500 and, by gRPC, of those that blame nobody but the client
 	p50, p99 float64 // milliseconds
+	breaker  string  // state of the breaker that is least at ease; "" where there is none
 }
 
 type instanceView struct {
@@ -67,8 +69,12 @@ func (d *demo) measure(ctx context.Context, over time.Duration) (*view, error) {
 			return nil, err
 		}
 	}
+	breakers, err := d.breakers(ctx, now)
+	if err != nil {
+		return nil, err
+	}
 	for name, rate := range results[0] {
-		s := serviceView{name, rate, results[1][name] / rate, results[2][name], results[3][name]}
+		s := serviceView{name, rate, results[1][name] / rate, results[2][name], results[3][name], breakers[name]}
 		v.services = append(v.services, s)
 	}
 	slices.SortFunc(v.services, func(a, b serviceView) int { return strings.Compare(a.name, b.name) })
@@ -78,6 +84,20 @@ func (d *demo) measure(ctx context.Context, over time.Duration) (*view, error) {
 	}
 	slices.SortFunc(v.instances, func(a, b instanceView) int { return strings.Compare(a.name, b.name) })
 	return v, d.splits.measure(ctx, now)
+}
+
+// breakers returns the state of the breakers before each service, by its name: of several clients' the one that tells most.
+func (d *demo) breakers(ctx context.Context, at time.Time) (map[string]string, error) {
+	samples, err := d.mesh.Prometheus().Query(ctx, "max by (service, state) (outrider_breaker_state == 1)", at)
+	out := map[string]string{}
+	order := []string{"", "disabled", "forced_closed", "closed", "half_open", "forced_open", "open"}
+	for _, s := range samples {
+		name, state := short(s.Labels["service"]), s.Labels["state"]
+		if slices.Index(order, state) > slices.Index(order, out[name]) {
+			out[name] = state
+		}
+	}
+	return out, err
 }
 
 // outside says whether a measured split lies outside its bounds.
@@ -125,9 +145,9 @@ func (d *demo) block(v *view) string {
 	}
 	heading("Services, as their clients see them, over %s", over)
 	table(func(w *tabwriter.Writer) {
-		fmt.Fprintln(w, "  service\trate\tsuccess\tp50\tp99")
+		fmt.Fprintln(w, "  service\trate\tsuccess\tp50\tp99\tbreaker")
 		for _, s := range v.services {
-			fmt.Fprintf(w, "  %s\t%s/s\t%s\t%s\t%s\n", s.name, number(s.rate, 1), percent(s.success), milliseconds(s.p50), milliseconds(s.p99))
+			fmt.Fprintf(w, "  %s\t%s/s\t%s\t%s\t%s\t%s\n", s.name, number(s.rate, 1), percent(s.success), milliseconds(s.p50), milliseconds(s.p99), cmp.Or(s.breaker, "-"))
 		}
 	})
 	for _, s := range v.splits {
@@ -147,7 +167,17 @@ func (d *demo) block(v *view) string {
 			}
 		})
 	}
-	b.WriteString("\n" + d.label("Requests") + wrapped(v.instances))
+	if s := d.story; s != nil && v.whole {
+		heading("%s", s.heading())
+		for _, e := range s.events {
+			b.WriteString(e.line())
+		}
+		b.WriteString(strings.Repeat(" ", storyIndent) + "seen in outrider_breaker_state, outrider_breaker_transitions_total, hystrix_command_event_total; /hystrix.stream has it too\n")
+	}
+	if v.whole {
+		b.WriteString("\n")
+	}
+	b.WriteString(d.label("Requests") + wrapped(v.instances))
 	return b.String()
 }
 
@@ -174,7 +204,22 @@ func wrapped(instances []instanceView) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// invitation says what to try. A drawing with it fits 24 lines.
+// below is what stands under a drawing's tables, which fits 24 lines with it: the story while it is told and a little longer,
+// else what to try.
+func (d *demo) below(elapsed time.Duration) string {
+	s := d.story
+	if s == nil || s.problem != nil || len(s.events) == 0 || s.finished && elapsed > s.events[len(s.events)-1].at+5*time.Second {
+		return d.invitation()
+	}
+	var b strings.Builder
+	b.WriteString(d.screen.style(bold, s.heading()) + "\n")
+	for _, e := range s.events[max(0, len(s.events)-5):] {
+		b.WriteString(e.line())
+	}
+	return b.String()
+}
+
+// invitation says what to try.
 func (d *demo) invitation() string {
 	r := d.mesh.Ready()
 	var b strings.Builder
@@ -182,6 +227,9 @@ func (d *demo) invitation() string {
 	b.WriteString(indent + "grpcurl -plaintext -authority stock:7070 " + r.Proxy + " outrider.echo.v1.Echo/Echo\n")
 	fmt.Fprintf(&b, "%scurl '%s/api/v1/query?query=sum(rate(istio_requests_total[10s]))'\n", indent, r.Admin)
 	fmt.Fprintf(&b, "%s%s/ in a browser\n", indent, r.Admin)
+	if s := d.story; s != nil && s.finished {
+		b.WriteString(d.label("Break") + "curl -X POST '" + s.standIn + "?status=503'; without ?status it heals\n")
+	}
 	b.WriteString(d.label("Edit") + filepath.Join(d.dir, demoEditing) + ": change a weight, save, and the split moves\n")
 	for _, told := range d.notes.last() {
 		b.WriteString(indent + told + "\n")

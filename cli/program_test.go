@@ -275,7 +275,7 @@ func TestDemo(t *testing.T) {
 			t.Errorf("does not say %q:\n%s", say, r.out)
 		}
 	}
-	if files, err := filepath.Glob(filepath.Join(dir, "*.yaml")); err != nil || len(files) != 3 {
+	if files, err := filepath.Glob(filepath.Join(dir, "*.yaml")); err != nil || len(files) != 4 {
 		t.Errorf("the directory holds %v (%v)", files, err)
 	}
 }

@@ -31,7 +31,7 @@ func TestExamplesAreClean(t *testing.T) {
 			t.Errorf("%v: exit code %d\n%s%s", files, code, out.String(), errs.String())
 		}
 	}
-	f("storefront/services.yaml", "storefront/traffic.yaml", "storefront/workloads.yaml")
+	f("storefront/resilience.yaml", "storefront/services.yaml", "storefront/traffic.yaml", "storefront/workloads.yaml")
 	f("canary/http-route-canary.yaml")
 	f("helloworld/helloworld-split.yaml")
 	f("grpc/grpc-route.yaml", "grpc/virtual-service.yaml")
