@@ -110,6 +110,9 @@ func (x *chaos) answer(id string, c net.Conn, t *net.TCPConn) bool {
 		whole := strings.Join(parts, "")
 		if rand.IntN(4) == 0 {
 			cut := rand.IntN(len(whole))
+			if rest := whole[cut:]; rest == foreign {
+				cut++ // an answer that comes after its connection is in use again is taken for that request's: HTTP/1 cannot tell
+			}
 			_, _ = io.WriteString(c, whole[:cut])
 			time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond)
 			whole = whole[cut:]
