@@ -153,7 +153,7 @@ func TestFaultDelay(t *testing.T) {
 		}
 		eventually(t, "the records", func() bool {
 			got := requestsTotal(t, p.metrics.Gatherer(), "response_code", "response_flags")
-			return got["200|DI"] == 1 && got["504|UT,DI"] == 1
+			return got["200|DI"] == 1 && got["504|DI,UT"] == 1
 		})
 		if n := valueOf(t, p, "outrider_faults_injected_total", "kind=delay"); n != 2 {
 			t.Errorf("%v delays counted", n)

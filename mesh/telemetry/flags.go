@@ -5,10 +5,12 @@ import "strings"
 // Flags say what befell an exchange, as Envoy's response flags do. They can be combined with |.
 type Flags uint32
 
-// Envoy's response flags. Envoy writes them in the order in which it finds them out: that retries are used up comes before
-// what the last attempt ended with.
+// Envoy's response flags. Envoy writes them in the order in which it finds them out: faults come before
+// all that attempts may bring, and that retries are used up before what the last attempt ended with.
 const (
-	URX   Flags = 1 << iota // retry limit or connect attempts exceeded
+	DI    Flags = 1 << iota // delay injected
+	FI                      // fault injected
+	URX                     // retry limit or connect attempts exceeded
 	LH                      // local service failed its health check
 	UH                      // no healthy upstream
 	UT                      // upstream request timeout
@@ -18,8 +20,6 @@ const (
 	UC                      // upstream connection termination
 	UO                      // upstream overflow: circuit breaking
 	NR                      // no route
-	DI                      // delay injected
-	FI                      // fault injected
 	RL                      // rate limited
 	UAEX                    // denied by external authorization
 	RLSE                    // rate limit service error
@@ -41,7 +41,7 @@ const (
 )
 
 var flagNames = [...]string{
-	"URX", "LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC", "SI", "IH",
+	"DI", "FI", "URX", "LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "RL", "UAEX", "RLSE", "DC", "SI", "IH",
 	"DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR",
 }
 

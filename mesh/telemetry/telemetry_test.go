@@ -561,7 +561,8 @@ func TestFlags(t *testing.T) {
 	}
 	f(0, "-")
 	f(UH, "UH")
-	f(DC|UO|DI, "UO,DI,DC")
+	f(DC|UO|DI, "DI,UO,DC")
+	f(UT|DI, "DI,UT")
 	f(URX|UF, "URX,UF")
 	f(DR, "DR")
 	f(flagsEnd, "-")

@@ -1,0 +1,572 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/outrider-mesh/outrider/cli"
+	"github.com/outrider-mesh/outrider/local"
+	"github.com/outrider-mesh/outrider/mesh/model"
+)
+
+// misbehave tells a stand-in of namespace default how to answer from now on; nothing heals it.
+func (m *mesh) misbehave(instance, how string) {
+	m.t.Helper()
+	res, err := http.Post(m.ready.Admin+"/stand-ins/default/"+instance+"?"+how, "", nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != 200 {
+		m.t.Fatalf("%s?%s: %d", instance, how, res.StatusCode)
+	}
+}
+
+// total returns the sum of the client's own series that begin so and have all of the labels, written name="value".
+func (m *mesh) total(name string, labels ...string) float64 {
+	m.t.Helper()
+	sum := 0.0
+	for line := range strings.SplitSeq(m.exposition("local"), "\n") {
+		if !strings.HasPrefix(line, name+"{") || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(line, l) }) {
+			continue
+		}
+		v := 0.0
+		if _, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &v); err != nil {
+			m.t.Fatal(err)
+		}
+		sum += v
+	}
+	return sum
+}
+
+// scripted sends a request to host whose application follows the script, and returns the status and the attempts.
+func scripted(t *testing.T, m *mesh, app *script, method, target, script string, headers ...string) string {
+	t.Helper()
+	app.reset()
+	a, err := m.try(method, target, append([]string{"x-scenario", "s", "x-script", script}, headers...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%d after %d", a.Status, app.attempts("s"))
+}
+
+// Every way to ask for retries leads to as many attempts as it says, through a whole mesh.
+func TestRetryForms(t *testing.T) {
+	app := &script{seen: map[string]int{}}
+	at := listenVersions(t, app.ServeHTTP)
+	linkerd := strings.Replace(service("linkerd", "app: web"), "metadata: {name: linkerd}", `metadata: {name: linkerd, annotations: {retry.linkerd.io/http: "5xx,429", retry.linkerd.io/limit: "3", retry.linkerd.io/timeout: 300ms, timeout.linkerd.io/request: 2s}}`, 1)
+	m := up(t, service("plain", "app: web")+service("istio", "app: web")+service("api", "app: web")+linkerd+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+`---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: istio}
+spec:
+  hosts: [istio]
+  http:
+  - retries: {attempts: 3, perTryTimeout: 300ms, retryOn: "gateway-error,409", backoff: 1ms}
+    timeout: 2s
+    route: [{destination: {host: istio}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: api}
+spec:
+  parentRefs: [{kind: Service, group: "", name: api}]
+  rules:
+  - retry: {codes: [500, 503], attempts: 2, backoff: 10ms}
+    timeouts: {request: 2s, backendRequest: 300ms}
+    backendRefs: [{name: api, port: 80}]
+`, apps(at))
+	f := func(method, target, script, want string, headers ...string) {
+		t.Helper()
+		if got := scripted(t, m, app, method, target, script, headers...); got != want {
+			t.Errorf("%s %s %q: got %s, want %s", method, target, script, got, want)
+		}
+	}
+	f("GET", "http://istio/", "503 502 409 200", "200 after 4")
+	f("GET", "http://istio/", "500 200", "500 after 1")
+	f("POST", "http://istio/", "503 200", "200 after 2") // the configuration names it
+	f("GET", "http://istio/", "hang 200", "200 after 2")
+	f("GET", "http://istio/", "hang", "504 after 4")
+	f("GET", "http://api/", "500 503 200", "200 after 3")
+	f("GET", "http://api/", "500 503 500 200", "500 after 3")
+	f("GET", "http://api/", "502 200", "502 after 1")
+	f("GET", "http://api/", "hang", "504 after 3") // what exceeds backendRequest is sent again, whatever codes says
+	f("GET", "http://linkerd/", "500 429 503 200", "200 after 4")
+	f("GET", "http://linkerd/", "404 200", "404 after 1")
+	f("GET", "http://linkerd/", "hang 200", "200 after 2")
+	// A route that says nothing has Istio's default, which is for no status of HTTP. What may have been processed is not sent again.
+	f("GET", "http://plain/", "503 200", "503 after 1")
+	f("POST", "http://plain/", "reset 200", "503 after 1")
+	f("GET", "http://plain/", "grpc14 grpc0", "200 after 2", "content-type", "application/grpc")
+	f("POST", "http://plain/", "grpc14 grpc0", "200 after 1", "content-type", "application/grpc")
+	// MeshConfig's own policy is for POST, too: whoever names a condition wants it.
+	m.edit("mesh-config.yaml", `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    defaultHttpRetryPolicy: {attempts: 2, retryOn: "connect-failure,refused-stream,unavailable,cancelled,503"}
+`)
+	m.await("the mesh's policy", func() bool {
+		return scripted(t, m, app, "POST", "http://plain/", "503 200") == "200 after 2"
+	})
+	f("POST", "http://plain/", "grpc14 grpc0", "200 after 2", "content-type", "application/grpc")
+}
+
+// A retry budget bounds the retries of all requests together, and what it refuses is seen.
+func TestRetryBudget(t *testing.T) {
+	var asked atomic.Int64
+	at := listenVersions(t, func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(503)
+	})
+	m := up(t, service("web", "app: web")+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+`---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web}
+spec:
+  host: web
+  trafficPolicy:
+    retryBudget: {percent: 20, minRetryConcurrency: 1}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec:
+  hosts: [web]
+  http: [{route: [{destination: {host: web}}], retries: {attempts: 5, retryOn: 5xx, backoff: 50ms}}]
+`, apps(at))
+	reasons := map[string]int{}
+	var mu sync.Mutex
+	m.crowd(t, 20, func(int) error {
+		for range 5 {
+			a, err := m.try("GET", "http://web/")
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			reasons[fmt.Sprint(a.Status, " ", a.Header.Get("x-outrider-reason"))]++
+			mu.Unlock()
+		}
+		return nil
+	})
+	if n := asked.Load(); n <= 100 || n > 300 {
+		t.Errorf("100 requests became %d attempts; without a budget there are 600", n)
+	}
+	if m.total("outrider_retries_abandoned_total", `reason="budget"`) == 0 {
+		t.Errorf("no metric tells of the budget; the answers: %v", reasons)
+	}
+	t.Logf("%d attempts, answers %v", asked.Load(), reasons)
+}
+
+// Linkerd's failure accrual lets an endpoint rest after failures in a row, asks it once when the penalty is over, and takes it back.
+func TestFailureAccrual(t *testing.T) {
+	w := newWard(t, 3)
+	svc := strings.Replace(service("web", "app: web"), "metadata: {name: web}", `metadata: {name: web, annotations: {balancer.linkerd.io/failure-accrual: consecutive, balancer.linkerd.io/failure-accrual-consecutive-max-failures: "3", balancer.linkerd.io/failure-accrual-consecutive-min-penalty: 200ms, balancer.linkerd.io/failure-accrual-consecutive-max-penalty: 1s}}`, 1)
+	m := up(t, svc+workload("web", "v1", 3, "sidecar.istio.io/inject", "false"), apps(w.at...))
+	c := plain(m.ready.Proxy)
+	w.rotation(t, c, 12)
+	w.ill[0].Store("503")
+	m.await("the endpoint rests", func() bool {
+		return strings.HasPrefix(w.rotation(t, c, 12), "0 ill and 2 well")
+	})
+	w.ill[0].Store("")
+	m.await("the endpoint is back", func() bool {
+		return strings.HasPrefix(w.rotation(t, c, 12), "0 ill and 3 well")
+	})
+}
+
+// minHealthPercent lets everybody be asked once too few are well; without it nobody is, in the end.
+func TestPanic(t *testing.T) {
+	f := func(percent int, want string) {
+		t.Run(fmt.Sprint(percent), func(t *testing.T) {
+			t.Parallel()
+			w := newWard(t, 4)
+			m := up(t, service("web", "app: web")+workload("web", "v1", 4, "sidecar.istio.io/inject", "false")+fmt.Sprintf(`---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web}
+spec:
+  host: web
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    outlierDetection: {consecutive5xxErrors: 2, interval: 200ms, baseEjectionTime: 60s, maxEjectionPercent: 100, minHealthPercent: %d}
+`, percent), apps(w.at...))
+			c := plain(m.ready.Proxy)
+			w.rotation(t, c, 8)
+			for i := range 3 {
+				w.ill[i].Store("500")
+			}
+			m.await("rotation: "+want, func() bool { return w.rotation(t, c, 16) == want })
+			if n := m.total("outrider_endpoint_ejected", `reason="consecutive_5xx"`); n != 3 {
+				t.Errorf("%v endpoints are said to be ejected", n)
+			}
+		})
+	}
+	f(0, "0 ill and 1 well are asked, 0 comes from the proxy")
+	f(20, "0 ill and 1 well are asked, 0 comes from the proxy")
+	f(50, "3 ill and 1 well are asked, 0 comes from the proxy")
+}
+
+// places is a service web with three instances, one each in r1/z1, r1/z2 and r2/z1.
+func places() string {
+	text := service("web", "app: web")
+	for i, at := range []string{"r1/z1", "r1/z2", "r2/z1"} {
+		text += workload("web", fmt.Sprintf("v%d", i+1), 1)
+		text = strings.Replace(text, fmt.Sprintf("      labels: {app: web, version: v%d}", i+1), fmt.Sprintf("      labels: {app: web, version: v%d, istio-locality: %s}", i+1, strings.ReplaceAll(at, "/", ".")), 1)
+	}
+	return text
+}
+
+func from(l model.Locality) func(*local.Options) {
+	return func(o *local.Options) { o.Locality = l }
+}
+
+// Localities: shares by distribute, failover once those that are near are ejected, and trafficDistribution.
+func TestLocalities(t *testing.T) {
+	here := from(model.Locality{Region: "r1", Zone: "z1"})
+	rule := func(setting string) string {
+		return `---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web}
+spec:
+  host: web
+  trafficPolicy:
+    outlierDetection: {consecutive5xxErrors: 2, interval: 200ms, baseEjectionTime: 60s, maxEjectionPercent: 100}
+    loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {` + setting + `}}
+`
+	}
+	t.Run("distribute", func(t *testing.T) {
+		t.Parallel()
+		m := up(t, places()+rule(`enabled: true, distribute: [{from: r1/z1/*, to: {"r1/z1/*": 70, "r1/z2/*": 20, "r2/*": 10}}]`), here)
+		shared(t, m.count(2000, 8, "http://web/", byVersion), map[string]float64{"v1": 70, "v2": 20, "v3": 10})
+	})
+	t.Run("failover", func(t *testing.T) {
+		t.Parallel()
+		m := up(t, places()+rule(`enabled: true`), here)
+		only := func(want string) {
+			t.Helper()
+			m.await("all goes to "+want, func() bool {
+				for range 30 {
+					if a := m.get("http://web/"); a.Status != 200 || a.Version != want {
+						return false
+					}
+				}
+				return true
+			})
+		}
+		only("v1")
+		m.misbehave("web-v1-0", "status=503")
+		only("v2")
+		m.misbehave("web-v2-0", "status=503")
+		only("v3")
+	})
+	t.Run("failoverPriority", func(t *testing.T) {
+		t.Parallel()
+		m := up(t, places()+rule(`enabled: true, failoverPriority: ["topology.kubernetes.io/region"]`), here)
+		if counts := m.count(400, 4, "http://web/", byVersion); counts["v1"] == 0 || counts["v2"] == 0 || counts["v3"] != 0 {
+			t.Errorf("requests went to %v, want them in the region", counts)
+		}
+	})
+	t.Run("trafficDistribution", func(t *testing.T) {
+		t.Parallel()
+		m := up(t, strings.Replace(places(), "spec: {selector: {app: web},", "spec: {trafficDistribution: PreferClose, selector: {app: web},", 1), here)
+		if counts := m.count(200, 4, "http://web/", byVersion); counts["v1"] != 200 {
+			t.Errorf("requests went to %v, want all to v1", counts)
+		}
+	})
+}
+
+// An endpoint that is new gets little at first where there is a warmup, and its full share in the end.
+func TestWarmup(t *testing.T) {
+	rule := `---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web}
+spec:
+  host: web
+  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 4s, minimumPercent: 10}}}
+`
+	m := up(t, service("web", "app: web")+workload("web", "v1", 1)+rule)
+	m.await("the first is warm", func() bool { return m.get("http://web/").Status == 200 })
+	time.Sleep(4500 * time.Millisecond) // warming up takes time itself
+	m.edit("mesh.yaml", service("web", "app: web")+workload("web", "v1", 2)+rule)
+	begin := time.Now()
+	early := m.count(300, 4, "http://web/", byInstance)
+	took := time.Since(begin)
+	// At t of 4 s the weight is t/4, and not below 0.1: this is the most that the new one can have got when it was begun with late.
+	if share := float64(early["web-v1-1"]) / 300; took < time.Second && share > 0.32 {
+		t.Errorf("within %v the new one got %v", took, early)
+	}
+	time.Sleep(time.Until(begin.Add(4500 * time.Millisecond)))
+	shared(t, m.count(600, 4, "http://web/", byInstance), map[string]float64{"web-v1-0": 1, "web-v1-1": 1})
+}
+
+// A sidecar's inboundConnectionPool bounds what its application gets; the rest is refused as overflow.
+func TestInboundLimits(t *testing.T) {
+	var most, under atomic.Int64
+	at := listenVersions(t, func(w http.ResponseWriter, r *http.Request) {
+		n := under.Add(1)
+		defer under.Add(-1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+	})
+	m := up(t, service("web", "app: web")+workload("web", "v1", 1)+`---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: web}
+spec:
+  workloadSelector: {labels: {app: web}}
+  inboundConnectionPool: {http: {http2MaxRequests: 3}}
+`, apps(at))
+	got := map[string]int{}
+	var mu sync.Mutex
+	m.crowd(t, 12, func(int) error {
+		a, err := m.try("GET", "http://web/")
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		got[fmt.Sprint(a.Status, " ", a.Header.Get("x-outrider-reason"), " ", a.Header.Get("x-envoy-overloaded"))]++
+		mu.Unlock()
+		return nil
+	})
+	if most.Load() > 3 || got["200  "] < 3 || got["503 upstream_overflow true"] == 0 {
+		t.Errorf("the application had up to %d at once; answers %v", most.Load(), got)
+	}
+}
+
+// fullBreaker is a CircuitBreaker with every field.
+const fullBreaker = `---
+apiVersion: outrider.dev/v1alpha1
+kind: CircuitBreaker
+metadata: {name: web}
+spec:
+  host: web
+  subset: v1
+  port: 80
+  route: {paths: [/guarded*], methods: [GET]}
+  hystrix:
+    circuitBreaker: {enabled: true, requestVolumeThreshold: 4, sleepWindowInMilliseconds: 60000, errorThresholdPercentage: 50, forceOpen: false, forceClosed: false}
+    metrics:
+      rollingStats: {timeInMilliseconds: 10000, numBuckets: 10}
+      rollingPercentile: {enabled: true, timeInMilliseconds: 60000, numBuckets: 6, bucketSize: 100}
+      healthSnapshot: {intervalInMilliseconds: 100}
+    execution:
+      timeout: {enabled: true}
+      isolation:
+        strategy: SEMAPHORE
+        semaphore: {maxConcurrentRequests: 10}
+        thread: {timeoutInMilliseconds: 1000}
+    fallback: {enabled: true, isolation: {semaphore: {maxConcurrentRequests: 10}}}
+  errors: {statuses: [5xx, 418], grpcStatuses: [UNAVAILABLE]}
+  fallback: {backend: {host: web, port: 80, subset: v2}}
+`
+
+const toV1 = `---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec: {hosts: [web], http: [{route: [{destination: {host: web, subset: v1}}]}]}
+`
+
+// A CircuitBreaker with every field: it is for its route alone, counts what it is told to, and asks its fallback's backend.
+func TestCircuitBreakerInFull(t *testing.T) {
+	m := up(t, versions(2)+toV1+fullBreaker)
+	m.misbehave("web-v1-0", "status=418")
+	m.await("the breaker opens", func() bool {
+		a := m.get("http://web/guarded")
+		if a.Status != 200 || a.Version != "v2" || a.Header.Get("x-outrider-reason") != "fallback" {
+			t.Fatalf("got %d of %q, reason %q; want the fallback", a.Status, a.Version, a.Header.Get("x-outrider-reason"))
+		}
+		return m.total("outrider_breaker_state", `state="open"`) == 1
+	})
+	if a := m.get("http://web/free"); a.Status != 418 {
+		t.Errorf("another path: got %d", a.Status)
+	}
+	m.misbehave("web-v1-0", "") // but nobody looks: the sleep window is long
+	if a := m.get("http://web/guarded"); a.Version != "v2" {
+		t.Errorf("while it is open: got %q", a.Version)
+	}
+	m.edit("mesh.yaml", versions(2)+toV1+strings.Replace(fullBreaker, "forceClosed: false", "forceClosed: true", 1))
+	m.await("forceClosed lets all through", func() bool { return m.get("http://web/guarded").Version == "v1" })
+}
+
+// What breakers, ejections, budgets and connections know survives changes of objects that are none of theirs, under load.
+func TestStateOutlivesReloadsUnderLoad(t *testing.T) {
+	reloads := 8
+	if long {
+		reloads = 60
+	}
+	w := newWard(t, 4)
+	opened := listenVersions(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(503) })
+	text := service("web", "app: web") + workload("web", "v1", 4, "sidecar.istio.io/inject", "false") +
+		service("down", "app: down") + workload("down", "v1", 1, "sidecar.istio.io/inject", "false") + `---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web}
+spec:
+  host: web
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    outlierDetection: {consecutive5xxErrors: 3, interval: 200ms, baseEjectionTime: 300s, maxEjectionPercent: 50}
+---
+apiVersion: outrider.dev/v1alpha1
+kind: CircuitBreaker
+metadata: {name: down}
+spec:
+  host: down
+  hystrix: {circuitBreaker: {requestVolumeThreshold: 4, sleepWindowInMilliseconds: 300000}, metrics: {healthSnapshot: {intervalInMilliseconds: 100}}}
+`
+	m := up(t, text, func(o *local.Options) {
+		o.Apps = []local.App{{Namespace: "default", Workload: "web-v1", Port: 8080, Addresses: w.at}, {Namespace: "default", Workload: "down-v1", Port: 8080, Addresses: []string{opened}}}
+	})
+	w.ill[0].Store("500")
+	m.await("the endpoint is ejected", func() bool {
+		m.get("http://web/")
+		return m.total("outrider_endpoint_ejected") == 1
+	})
+	m.await("the breaker opens", func() bool { return m.get("http://down/").Header.Get("x-outrider-reason") == "breaker_open" })
+	m.get("http://web/")
+	time.Sleep(250 * time.Millisecond) // what was under way to the ejected one has ended
+	ill, transitions := w.asked[0].Load(), m.total("outrider_breaker_transitions_total")
+	var sent atomic.Int64
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				target, want := "http://web/", 200
+				if i%4 == 3 {
+					target, want = "http://down/", 503
+				}
+				a, err := m.try("GET", target)
+				if err != nil || a.Status != want || want == 503 && a.Header.Get("x-outrider-reason") != "breaker_open" {
+					t.Errorf("%s: %+v %v", target, a, err)
+					return
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	for i := range reloads {
+		before := sent.Load()
+		m.edit("other.yaml", service(fmt.Sprintf("other-%d", i), "app: other"))
+		m.await("the load goes on", func() bool { return sent.Load() > before+200 || t.Failed() })
+	}
+	close(stop)
+	all.Wait()
+	if n := w.asked[0].Load() - ill; n > 0 {
+		t.Errorf("the ejected endpoint was asked %d times", n)
+	}
+	if n := m.total("outrider_breaker_transitions_total"); n != transitions {
+		t.Errorf("the breaker made %v transitions", n-transitions)
+	}
+	t.Logf("%d requests over %d reloads", sent.Load(), reloads)
+}
+
+// gRPC's statuses are the breaker's errors wherever they stand, in the trailers as well.
+func TestBreakerReadsTrailers(t *testing.T) {
+	var asked atomic.Int64
+	at := listenVersions(t, func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("content-type", "application/grpc")
+		w.Header().Set("Trailer", "grpc-status")
+		w.WriteHeader(200)
+		_, _ = w.Write([]byte{0, 0, 0, 0, 1, 'x'})
+		_ = http.NewResponseController(w).Flush()
+		w.Header().Set("grpc-status", "14")
+	})
+	m := up(t, service("web", "app: web")+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+`---
+apiVersion: outrider.dev/v1alpha1
+kind: CircuitBreaker
+metadata: {name: web}
+spec:
+  host: web
+  hystrix: {circuitBreaker: {requestVolumeThreshold: 4, sleepWindowInMilliseconds: 300000}, metrics: {healthSnapshot: {intervalInMilliseconds: 100}}}
+`, apps(at))
+	m.await("the breaker opens", func() bool {
+		a := m.get("http://web/", "content-type", "application/grpc")
+		return a.Header.Get("x-outrider-reason") == "breaker_open" && a.Status == 200 && a.Header.Get("grpc-status") == "14"
+	})
+	if asked.Load() < 4 || m.total("hystrix_command_event_total", `event="failure"`) != float64(asked.Load()) {
+		t.Errorf("%d requests were asked; the breaker counts %v failures", asked.Load(), m.total("hystrix_command_event_total", `event="failure"`))
+	}
+}
+
+// What import makes of Hystrix's properties is checked without a finding and works as it stands.
+func TestImportedBreakers(t *testing.T) {
+	dir := t.TempDir()
+	properties := filepath.Join(dir, "application.properties")
+	if err := os.WriteFile(properties, []byte(`hystrix.command.default.metrics.healthSnapshot.intervalInMilliseconds=100
+hystrix.command.GetWeb.circuitBreaker.requestVolumeThreshold=4
+hystrix.command.GetWeb.circuitBreaker.sleepWindowInMilliseconds=60000
+hystrix.command.GetWeb.execution.isolation.strategy=SEMAPHORE
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	outrider := func(in string, args ...string) string {
+		t.Helper()
+		var out, said strings.Builder
+		if code := cli.Run(t.Context(), args, strings.NewReader(in), &out, &said); code != 0 {
+			t.Fatalf("outrider %q ends with %d: %s", args, code, &said)
+		}
+		return out.String()
+	}
+	text := versions(1) + "---\n" + outrider("", "import", "hystrix", properties, "--host", "GetWeb=web")
+	outrider(text, "check", "-f", "-", "--fail-on", "info")
+	m := up(t, text)
+	m.misbehave("web-v1-0", "status=503")
+	m.await("the breaker opens", func() bool { return m.get("http://web/").Header.Get("x-outrider-reason") == "breaker_open" })
+	if strings.Contains(m.talk.String(), "warning") {
+		t.Errorf("the mesh warns of what was imported")
+	}
+	res, err := http.Get(m.ready.Admin + "/hystrix.stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	lines := bufio.NewScanner(res.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		text, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		var e map[string]any
+		if err := json.Unmarshal([]byte(text), &e); err != nil {
+			t.Fatal(err)
+		}
+		if e["type"] != "HystrixCommand" || e["name"] != "getweb@local" {
+			continue
+		}
+		if e["isCircuitBreakerOpen"] != true || e["propertyValue_circuitBreakerRequestVolumeThreshold"] != 4.0 {
+			t.Errorf("the stream says %s", text)
+		}
+		return
+	}
+	t.Errorf("the stream names no command getweb@local: %v", lines.Err())
+}
