@@ -41,6 +41,8 @@ type page struct {
 	Rows       []workloadRow
 	Gateways   []gatewayRow
 	StandIns   []standInRow
+	Breakers   []breakerRow
+	Unused     int // breakers that have no row
 }
 
 // workloadRow is an instance, with how its proxy took its configuration.
@@ -78,6 +80,7 @@ func (m *Mesh) servePage(w http.ResponseWriter, _ *http.Request) {
 			p.StandIns = append(p.StandIns, s)
 		}
 	}
+	p.Breakers, p.Unused = m.breakerRows()
 	var b bytes.Buffer
 	if err := pageTemplate.Execute(&b, p); err != nil {
 		http.Error(w, "cannot make the page: "+err.Error(), http.StatusInternalServerError)
