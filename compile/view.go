@@ -13,6 +13,7 @@ import (
 const (
 	outbound    = "outbound"
 	passthrough = "PassthroughCluster"
+	blackHole   = "BlackHoleCluster"
 )
 
 // view is what the sidecars of one namespace see that no condition on the source tells apart: their outbound table, the tables
@@ -114,15 +115,16 @@ func (m *Mesh) newView(s *scope) *view {
 				}
 			}
 		}
-		v.table.Hosts = append(v.table.Hosts, model.VirtualHost{Name: svc.Host, Domains: domains, Rules: svc.absent})
+		v.table.Hosts = append(v.table.Hosts, model.VirtualHost{Name: svc.Host, Domains: domains, Service: svc.Service, Rules: svc.absent})
 	}
 	m.addUnknownHosts(s, v)
 	if s.registryOnly() {
+		v.table.Service = model.Service{Name: blackHole}
 		v.table.Unmatched = &model.Rule{Origin: s.policyOrigin("block_all"), Reply: &model.Reply{
 			Status: 502, Outcome: "denied_by_policy", Body: "the host is no service of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY\n",
 		}}
 	} else {
-		v.extra = append(v.extra, model.Cluster{Name: passthrough, Kind: model.Passthrough, Protocol: model.Auto, LoadBalancer: model.LoadBalancer{Policy: model.Original}})
+		v.extra = append(v.extra, model.Cluster{Name: passthrough, Kind: model.Passthrough, Service: model.Service{Name: passthrough}, Protocol: model.Auto, LoadBalancer: model.LoadBalancer{Policy: model.Original}})
 		v.table.Unmatched = &model.Rule{Origin: s.policyOrigin("allow_any"), Route: &model.Route{Destinations: []model.Destination{{Cluster: passthrough, Weight: 1}}}}
 	}
 	v.bound = s.bound(v.table.Unmatched)
@@ -141,7 +143,7 @@ func (s *scope) hosts(p *port, number int) []model.VirtualHost {
 	if secure(p.protocol) {
 		return append([]model.VirtualHost{s.secureHost(p, p.service.Host, domains, number)}, s.narrowHosts(p, number)...)
 	}
-	h := model.VirtualHost{Name: hostName(p.service.Host, p.number), Domains: domains, Port: number}
+	h := model.VirtualHost{Name: hostName(p.service.Host, p.number), Domains: domains, Port: number, Service: p.service.Service}
 	h.Rules, h.Opaque = s.mesh.portRules(s, p)
 	if !opaque(p.protocol) {
 		h.RateLimits = s.hostLimits(p.service.Host, p.service.Namespace, p.number)

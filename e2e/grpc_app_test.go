@@ -69,6 +69,8 @@ func newInterop(name string) *grpc.Server {
 		return metadata.Pairs("served-by", name, "time-left", left)
 	}
 	s := grpc.NewServer(orca.CallMetricsServerOption(nil), grpc.MaxConcurrentStreams(1000),
+		grpc.WaitForHandlers(true), // some of gRPC's own sleep on after their call was cancelled
+
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 			if err := grpc.SetHeader(ctx, tell(ctx)); err != nil {
 				return nil, err

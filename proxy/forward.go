@@ -175,6 +175,9 @@ func (x *exchange) unconnected(e *upstream.Endpoint, err error) verdict {
 	why := endings[upstreamConnect].body
 	if h := (*upstream.HandshakeError)(nil); errors.As(err, &h) {
 		why += ", transport failure reason: TLS: " + certificate.Reason(h.Err)
+		x.target.cluster.Distrusted.Do(func() {
+			x.conn.proxy.log.Warn("no TLS with an endpoint; it is said once", "service", x.target.cluster.Spec.Service.Host, "peer", e.Address(), "reason", h.Err)
+		})
 	}
 	return x.failWith(upstreamConnect, endings[upstreamConnect].status, why, unsent)
 }

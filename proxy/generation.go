@@ -23,6 +23,7 @@ type generation struct {
 	bindings map[string]*binding // by listener name
 	change   *upstream.Change
 	gates    *gates
+	answers  map[model.Service]*telemetry.HTTP // what requests count for that the proxy answers itself
 }
 
 // binding is what one listener runs in one generation. An exchange loads it once and keeps it to its end.
@@ -84,7 +85,7 @@ func (p *Proxy) build(s *model.Snapshot) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &generation{snapshot: s, bindings: map[string]*binding{}, change: change, gates: newGates(p.generation.Load())}
+	g := &generation{snapshot: s, bindings: map[string]*binding{}, answers: map[model.Service]*telemetry.HTTP{}, change: change, gates: newGates(p.generation.Load())}
 	if err := g.bind(p, paths); err != nil {
 		g.discard(p)
 		return nil, err
@@ -102,13 +103,13 @@ func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 	tables, opaques := map[string]*route.Table[*rule]{}, map[string]*route.Table[*rule]{}
 	for i := range s.Tables {
 		t := &s.Tables[i]
-		compiled, err := g.table(t)
+		compiled, err := g.table(p, t)
 		if err != nil {
 			return fmt.Errorf("table %q: %w", t.Name, err)
 		}
 		tables[t.Name] = compiled
 		if other := opaqueTable(t); other != nil {
-			if opaques[t.Name], err = g.table(other); err != nil {
+			if opaques[t.Name], err = g.table(p, other); err != nil {
 				return fmt.Errorf("table %q: %w", t.Name, err)
 			}
 		}
@@ -134,7 +135,7 @@ func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 }
 
 // table compiles one route table.
-func (g *generation) table(t *model.Table) (*route.Table[*rule], error) {
+func (g *generation) table(p *Proxy, t *model.Table) (*route.Table[*rule], error) {
 	return route.Compile(t, func(h *model.VirtualHost, r *model.Rule) (*rule, error) {
 		made, err := newRule(r, g.change.Clusters)
 		if err == nil && made.retries != nil && made.retries.spec.Allowance != nil {
@@ -143,9 +144,32 @@ func (g *generation) table(t *model.Table) (*route.Table[*rule], error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %s %s/%s: %s: %w", r.Origin.File, r.Origin.Line, r.Origin.Kind, r.Origin.Namespace, r.Origin.Name, r.Origin.Rule, err)
 		}
+		service := t.Service
+		if h != nil {
+			service = h.Service
+		}
+		made.answers = g.account(p.metrics, service, made)
 		g.gates.guard(h, r, made, g.change.Clusters)
 		return made, nil
 	})
+}
+
+// account returns what requests of a rule count for that reach no cluster: service, or else the first destination's.
+func (g *generation) account(m *telemetry.Metrics, service model.Service, r *rule) *telemetry.HTTP {
+	if service == (model.Service{}) {
+		for i := range r.targets {
+			if c := r.targets[i].cluster; c != nil {
+				return c.Unserved
+			}
+		}
+		return nil
+	}
+	h := g.answers[service]
+	if h == nil {
+		h = m.HTTP(telemetry.Edge{Reporter: telemetry.Source, Service: service, Security: "unknown"})
+		g.answers[service] = h
+	}
+	return h
 }
 
 // opaqueTable is t as it holds for connections that are passed on unread, nil where it is the same.
@@ -200,6 +224,9 @@ func (g *generation) discard(p *Proxy) {
 
 // unbind releases the metric handles of the bindings.
 func (g *generation) unbind(p *Proxy) {
+	for _, h := range g.answers {
+		p.metrics.Release(h)
+	}
 	for _, b := range g.bindings {
 		if b.inbound != nil {
 			b.inbound.Close()

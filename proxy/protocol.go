@@ -64,7 +64,7 @@ func (c *conn) detect(wait time.Duration, name []byte) bool {
 		if c.in == nil {
 			m.Detected(telemetry.DetectedSilent)
 			c.listener.silent.Do(func() {
-				c.proxy.log.Info("a client on a port without a declared protocol waits for the server to speak; declare the port as tcp to spare it the wait",
+				c.proxy.log.Warn("a client on a port without a declared protocol waits for the server to speak; declare the port as tcp to spare it the wait",
 					"listener", c.listener.asked)
 			})
 			break
@@ -201,6 +201,9 @@ func (c *conn) secure(b *binding) bool {
 		reason := certificate.Reason(err)
 		m.Handshake(telemetry.ServerSide, telemetry.HandshakeOf(reason))
 		c.proxy.log.Info("TLS handshake failed", "listener", c.listener.asked, "peer", c.remote.String(), "reason", reason)
+		if !link.Interrupted(err) && reason != "closed" {
+			c.linger() // our alert says why, and a client of TLS 1.3 may have sent requests already
+		}
 		return false
 	}
 	m.Handshake(telemetry.ServerSide, telemetry.HandshakeOK)

@@ -51,6 +51,8 @@ func (x *exchange) handle() *telemetry.HTTP {
 		return x.member.Edge
 	case x.target != nil && x.target.cluster != nil && x.target.cluster.Unserved != nil:
 		return x.target.cluster.Unserved
+	case x.rule != nil && x.rule.answers != nil:
+		return x.rule.answers
 	}
 	return x.b.unrouted
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/balance"
 	"github.com/outrider-mesh/outrider/proxy/policy"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
@@ -17,7 +18,8 @@ type rule struct {
 	cors     *policy.CORS
 	redirect *policy.Redirect
 	reply    *reply
-	limits   []*rateLimit // nil without any
+	limits   []*rateLimit    // nil without any
+	answers  *telemetry.HTTP // counts requests that the proxy answers itself; nil where they are nobody's
 	// Of a route:
 	fault          *fault
 	mirrors        []mirrorTarget

@@ -6,6 +6,8 @@ type Table struct {
 	Hosts []VirtualHost `json:"hosts"`
 	// Unmatched decides for a host that no VirtualHost names; nil answers 404 no_route.
 	Unmatched *Rule `json:"unmatched,omitempty"`
+	// Service is what those of Unmatched count for that the proxy answers itself (Istio's BlackHoleCluster).
+	Service Service `json:"service,omitzero"`
 }
 
 // VirtualHost holds the rules for a set of host names. The host of a request is looked up in this order: exact name with
@@ -17,8 +19,11 @@ type VirtualHost struct {
 	// Domains are lower-case host names without port: exact, "*.suffix" (one or more labels), or "*".
 	Domains []string `json:"domains"`
 	// Port is the port of the authority that this host is for (80 where a request's Host has none); 0 is any.
-	Port  int    `json:"port,omitempty"`
-	Rules []Rule `json:"rules"`
+	Port int `json:"port,omitempty"`
+	// Service is what requests count for that the proxy answers itself, by one of the rules or in spite of it; the zero
+	// Service is the first destination's, or nobody's.
+	Service Service `json:"service,omitzero"`
+	Rules   []Rule  `json:"rules"`
 	// RateLimits name those that a request of one of the rules must meet, in the order in which they are asked.
 	RateLimits []string `json:"rateLimits,omitempty"`
 	// Opaque, where set, decides in place of Rules for a connection whose bytes turn out not to be HTTP (a port of protocol Auto).

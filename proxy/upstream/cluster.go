@@ -39,6 +39,8 @@ type Cluster struct {
 
 	// Tally counts retries.
 	Tally *Tally
+	// Distrusted is done once it was said that TLS with an endpoint failed, and why.
+	Distrusted sync.Once
 
 	set     *Set
 	outlier outlier.Settings
