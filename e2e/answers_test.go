@@ -15,7 +15,7 @@ spec:
   - {match: [{uri: {exact: /hello}}], directResponse: {status: 200, body: {string: hello}}}
   - {match: [{uri: {exact: /old}}], redirect: {uri: /new}}
   - {match: [{uri: {exact: /broken}}], fault: {abort: {httpStatus: 500, percentage: {value: 100}}}, route: [{destination: {host: web}}]}
-  - {route: [{destination: {host: web}}]}
+  - {match: [{uri: {prefix: /a}}], route: [{destination: {host: web}}]}
 `
 	m := up(t, text, prometheus)
 	f := func(target string, status, n int) {
@@ -29,6 +29,7 @@ spec:
 	f("http://web/hello", 200, 3)
 	f("http://web/old", 301, 2)
 	f("http://web/broken", 500, 4)
+	f("http://web/else", 404, 1)
 	f("http://web:81/", 503, 5)
 	f("http://127.0.0.1:1/", 503, 6)
 	m.scraped()
@@ -36,6 +37,7 @@ spec:
 	m.counted(3, web+`response_code="200"}`)
 	m.counted(2, web+`response_code="301"}`)
 	m.counted(4, web+`response_code="500",response_flags="FI"}`)
+	m.counted(1, web+`response_code="404",response_flags="NR"}`)
 	m.counted(5, web+`response_code="503",response_flags="NR"}`)
 	m.counted(6, `istio_requests_total{reporter="source",destination_service="unknown",destination_service_name="PassthroughCluster",response_code="503"}`)
 

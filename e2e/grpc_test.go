@@ -293,7 +293,8 @@ func TestGRPCLocalAnswers(t *testing.T) {
 	m.scraped()
 	for expression, want := range map[string]float64{
 		`istio_requests_total{reporter="source",destination_service_name="empty",request_protocol="grpc",grpc_response_status="14",response_flags="UH"}`: 2,
-		`istio_requests_total{reporter="source",destination_service_name="unknown",request_protocol="grpc",grpc_response_status="7"}`:                    1, // no service has a part in it
+		`istio_requests_total{reporter="source",destination_service_name="calls",request_protocol="grpc",grpc_response_status="7"}`:                      1, // the proxy's own answers
+		`istio_requests_total{reporter="source",destination_service_name="calls",request_protocol="grpc",grpc_response_status="12"}`:                     1,
 	} {
 		m.counted(want, expression)
 	}

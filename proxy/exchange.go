@@ -34,6 +34,7 @@ type exchange struct {
 
 	// What match and forward decided.
 	rule     *rule
+	missed   *telemetry.HTTP // counts the request where no rule of its host is for it
 	prefix   int
 	segments bool
 	target   *target
@@ -262,6 +263,8 @@ func (x *exchange) match() bool {
 		why := "no rule matches the request"
 		if !m.Known {
 			why = "no route for the host " + string(x.req.Authority())
+		} else if m.Host.Service != (model.Service{}) {
+			x.missed = x.b.answers[m.Host.Service]
 		}
 		x.say(noRoute, endings[noRoute].status, why)
 		return false

@@ -38,6 +38,7 @@ type binding struct {
 	// reach no cluster.
 	inbound     *telemetry.Inbound
 	unrouted    *telemetry.HTTP
+	answers     map[model.Service]*telemetry.HTTP // the generation's
 	unroutedTCP *telemetry.TCP
 	reasons     bool // answers of our own carry x-outrider-reason
 	port        int  // the port of a request whose authority has none
@@ -117,7 +118,7 @@ func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 	peer := telemetry.AppendPeer(nil, s.Workload.Peer)
 	for i := range s.Listeners {
 		l := &s.Listeners[i]
-		b := &binding{spec: l, table: tables[l.Table], opaque: opaques[l.Table], paths: paths, reasons: l.Reason == "on" || l.Reason == "" && l.Direction != model.Gateway, port: 80}
+		b := &binding{spec: l, answers: g.answers, table: tables[l.Table], opaque: opaques[l.Table], paths: paths, reasons: l.Reason == "on" || l.Reason == "" && l.Direction != model.Gateway, port: 80}
 		switch l.Direction {
 		case model.Inbound:
 			b.inbound = p.metrics.Inbound(telemetry.Edge{Reporter: telemetry.Destination, Service: g.service(l), Security: "none"})
@@ -136,6 +137,9 @@ func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 
 // table compiles one route table.
 func (g *generation) table(p *Proxy, t *model.Table) (*route.Table[*rule], error) {
+	for i := range t.Hosts {
+		g.account(p.metrics, t.Hosts[i].Service, &rule{})
+	}
 	return route.Compile(t, func(h *model.VirtualHost, r *model.Rule) (*rule, error) {
 		made, err := newRule(r, g.change.Clusters)
 		if err == nil && made.retries != nil && made.retries.spec.Allowance != nil {

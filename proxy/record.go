@@ -53,6 +53,8 @@ func (x *exchange) handle() *telemetry.HTTP {
 		return x.target.cluster.Unserved
 	case x.rule != nil && x.rule.answers != nil:
 		return x.rule.answers
+	case x.missed != nil:
+		return x.missed
 	}
 	return x.b.unrouted
 }

@@ -4,6 +4,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
@@ -11,6 +12,7 @@ import (
 // the literal text that their paths begin with, and only the groups whose text the request's path begins with are
 // tried (BenchmarkMatch). Conditions that say nothing about a path's beginning form the group of the empty text.
 type index struct {
+	host       *model.VirtualHost // nil for unmatched hosts
 	conditions []condition
 	groups     []group // by text
 }

@@ -32,8 +32,9 @@ type Match[T any] struct {
 	Prefix int
 	// Segments says that the prefix was matched by segment (model.PathPrefix): what follows it is nothing or a slash.
 	Segments bool
-	// Known says that a VirtualHost has the request's host.
+	// Known says that a VirtualHost has the request's host; Host is that one.
 	Known bool
+	Host  *model.VirtualHost
 	// Found says that there is a rule; without it the answer is 404 no_route.
 	Found bool
 }
@@ -48,6 +49,7 @@ func Compile[T any](t *model.Table, rule func(h *model.VirtualHost, r *model.Rul
 		if err != nil {
 			return nil, fmt.Errorf("cannot compile host %q: %w", h.Name, err)
 		}
+		x.host = h
 		for _, domain := range h.Domains {
 			if err := c.hosts.add(domain, h.Port, x); err != nil {
 				return nil, fmt.Errorf("cannot compile host %q: %w", h.Name, err)
@@ -100,6 +102,7 @@ func (t *Table[T]) Match(r *message.Request, defaultPort int, s *Scratch) Match[
 			return m
 		}
 	}
+	m.Host = x.host
 	c := x.first(r, s)
 	if c == nil {
 		return m
