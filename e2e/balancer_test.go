@@ -69,7 +69,7 @@ func TestRandomIsEven(t *testing.T) {
 func TestLeastRequestAvoidsTheBusy(t *testing.T) {
 	m := up(t, balanced(4, "{simple: LEAST_REQUEST}"), replicas(4))
 	shared(t, m.count(2000, 1, "http://web/", byInstance), even(4)) // all idle: two random choices are a random choice
-	res, err := http.Post(m.ready.Admin+"/stand-ins/default/web-v1-2?delay=100ms", "", nil)
+	res, err := http.Post(m.ready.Admin+"/stand-ins/default/web-v1-2?delay=3s", "", nil)
 	if err != nil || res.StatusCode != http.StatusOK {
 		t.Fatal(err, res)
 	}

@@ -128,7 +128,7 @@ func TestGRPCMetrics(t *testing.T) {
 	if got, err := in.CloseAndRecv(); err != nil || got.AggregatedPayloadSize != 120_000 {
 		t.Fatal(got, err)
 	}
-	both, err := c.FullDuplexCall(ctx)
+	both, err := c.FullDuplexCall(t.Context()) // it lasts while scrapes are waited for
 	if err != nil {
 		t.Fatal(err)
 	}
