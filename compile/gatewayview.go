@@ -399,7 +399,7 @@ func (m *Mesh) cutGateway(p *Placement, namespace, workload string) (*model.Snap
 	s := &model.Snapshot{
 		Workload: model.Workload{Peer: g.Peer, Instance: g.Name + "-0", Labels: g.Labels},
 		Settings: m.settings,
-		Clusters: m.at(p).view(&v.view, m.siteOf(g)).clusters,
+		Clusters: slices.Clip(m.at(p).view(&v.view, m.siteOf(g)).clusters),
 		Breakers: v.breakers,
 	}
 	for i, port := range g.Ports {
@@ -422,6 +422,7 @@ func (m *Mesh) cutGateway(p *Placement, namespace, workload string) (*model.Snap
 		s.Tables = append(s.Tables, built.tables...)
 	}
 	s.RateLimits = m.limitsOf(s.Tables...)
+	m.share(s, m.gatewayScope(g.Namespace, g.Labels), m.at(p), m.siteOf(g))
 	return s, nil
 }
 

@@ -60,6 +60,7 @@ var (
 	breakerTwice   = ID{"OR2061", "", "two CircuitBreakers have the same target; the first has it"}
 	breakerLoop    = ID{"OR2062", "", "a CircuitBreaker falls back to its own target"}
 	limitTarget    = ID{"OR2065", "", "a RateLimit's workloads, host or Gateway are not there, or carry no requests; it limits nothing"}
+	limitService   = ID{"OR2066", "", "the service that a RateLimit shares its count through cannot be asked, or not over gRPC"}
 	wrongPort      = ID{"OR2040", "", "a route's kind does not fit the port's protocol; it has no effect there"}
 )
 
@@ -71,6 +72,6 @@ func IDs() []ID {
 		leafPort, unknownParent, notAttached, badBackend, notGranted, badFilter, workloadTwice, serviceTwice, badMeshConfig,
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
 		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, unfit,
-		delegateGone, delegateClash, noRoot, limitSurprise, neverEjects, ineffective, breakerTarget, breakerTwice, breakerLoop, limitTarget,
+		delegateGone, delegateClash, noRoot, limitSurprise, neverEjects, ineffective, breakerTarget, breakerTwice, breakerLoop, limitTarget, limitService,
 	}
 }

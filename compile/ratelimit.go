@@ -61,6 +61,7 @@ func (l *rateLimit) translated() model.RateLimit {
 		}
 		out.Limits = append(out.Limits, to)
 	}
+	out.Shared = l.shared()
 	return out
 }
 
@@ -82,7 +83,7 @@ func (l *rateLimit) at(port int) bool { return l.spec.Port == 0 || l.spec.Port =
 func (m *Mesh) inboundLimits(w *workload, port int) []string {
 	var names []string
 	for _, l := range m.rates {
-		if l.host == "" && l.gateway == "" && l.at(port) && l.chooses(m, w.Namespace, w.Labels) {
+		if l.host == "" && l.gateway == "" && l.at(port) && l.chooses(m, w.Namespace, w.Labels) && !m.counts(l, w, port) {
 			names = append(names, l.model.Name)
 		}
 	}
@@ -160,6 +161,7 @@ func (m *Mesh) limitsOf(tables ...model.Table) []model.RateLimit {
 // checkRateLimits reports limits that limit nothing.
 func (m *Mesh) checkRateLimits(r *report) {
 	for _, l := range m.rates {
+		m.checkShared(l, r)
 		switch {
 		case l.gateway != "":
 			m.checkGatewayLimit(l, r)

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,13 @@ func showLimits(t *testing.T, b *strings.Builder, s *model.Snapshot) {
 		for _, x := range l.Limits {
 			fmt.Fprintf(b, "  %d per %v, %d at once, by %+v\n", x.Requests, x.Per, x.Burst, x.By)
 		}
+		if q := l.Shared; q != nil {
+			there := slices.ContainsFunc(s.Clusters, func(c model.Cluster) bool { return c.Name == q.Cluster })
+			fmt.Fprintf(b, "  shared %q %t %s %q within %v, failOpen=%t, about %+v\n", q.Cluster, there, q.Authority, q.Domain, q.Timeout, q.FailOpen, q.Descriptors)
+		}
+	}
+	if err := s.Validate(); err != nil {
+		t.Error(err)
 	}
 	sealed := s.Version
 	if model.Seal(s).Version != sealed {

@@ -236,14 +236,16 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 		Workload: model.Workload{Peer: w.Peer, Instance: x.Name, Labels: w.Labels, Locality: w.Locality, Address: x.Address},
 		Settings: m.settings,
 	}
-	in := m.inbound(w, x)
+	in, from := m.inbound(w, x), &site{locality: w.Locality, node: w.node, labels: w.Labels}
+	client := m.clientScope(namespace, w.Labels, m.sidecarOf(namespace, w.Labels))
 	if x.Outbound == "" {
 		s.Listeners, s.Tables, s.Clusters = reasoned(in.listeners, w.Annotations), in.tables, in.clusters
 		s.RateLimits = m.limitsOf(s.Tables...)
+		m.share(s, client, at, from)
 		return s, parts{}, nil
 	}
 	seen := m.view(namespace, w.Labels)
-	v := at.view(seen, &site{locality: w.Locality, node: w.node, labels: w.Labels})
+	v := at.view(seen, from)
 	s.Listeners = []model.Listener{{Name: outbound, Direction: model.Outbound, Address: x.Outbound, Protocol: model.HTTP, Table: outbound, Detect: m.detection(), Explicit: true}}
 	bound, tables := boundListeners(seen.bound, x, at.claims)
 	s.Listeners = reasoned(append(append(s.Listeners, bound...), in.listeners...), w.Annotations)
@@ -251,6 +253,7 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 	s.Clusters = append(slices.Clip(v.clusters), in.clusters...)
 	s.Breakers = seen.breakers
 	s.RateLimits = m.limitsOf(s.Tables...)
+	m.share(s, client, at, from)
 	return s, v.parts, nil
 }
 

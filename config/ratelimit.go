@@ -28,7 +28,8 @@ type RateLimit struct {
 	// Route narrows it to some requests; nil is all.
 	Route *BreakerRoute `json:"route,omitempty"`
 
-	Limits []RateTokens `json:"limits"`
+	Limits []RateTokens `json:"limits,omitempty"`
+	Shared *RateShared  `json:"shared,omitempty"`
 	DryRun bool         `json:"dryRun,omitempty"`
 	// Headers is REFUSED, ALWAYS or NEVER: which answers tell of the limit.
 	Headers string `json:"headers,omitempty"`
@@ -96,6 +97,9 @@ func defaultRateLimit(l *RateLimit) {
 	if l.Keys == 0 {
 		l.Keys = RateKeys
 	}
+	if l.Shared != nil {
+		l.Shared.fill()
+	}
 	for i := range l.Limits {
 		if l.Limits[i].Burst == 0 {
 			l.Limits[i].Burst = l.Limits[i].Requests
@@ -138,7 +142,10 @@ func checkRateLimit(c *checker, l *RateLimit) {
 	c.oneOf("spec.headers", l.Headers, "REFUSED", "ALWAYS", "NEVER")
 	c.oneOf("spec.grpcStatus", l.GRPCStatus, "UNAVAILABLE", "RESOURCE_EXHAUSTED")
 	within(c, "spec.keys", l.Keys, 1, mostKeys)
-	if c.required(len(l.Limits) > 0, "spec.limits", "write such as {requests: 100, per: 1s}") {
+	if l.Shared != nil {
+		c.rateShared("spec.shared", l.Shared, l)
+	}
+	if c.required(len(l.Limits) > 0 || l.Shared != nil, "spec.limits", "write such as {requests: 100, per: 1s}, or shared") {
 		c.atMost("spec.limits", len(l.Limits), mostLimits, "limits")
 	}
 	for i := range l.Limits {

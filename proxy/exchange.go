@@ -105,7 +105,8 @@ type exchange struct {
 	who             []byte // calls, where a rate limit may ask
 	joined          []byte // values of fields, for rate limits
 	quota           quota
-	resting         *hold // kept for the next one
+	added           *message.Head // to the answer, by a rate limit service
+	resting         *hold         // kept for the next one
 }
 
 var exchanges = sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, 1<<10), rand: balance.NewRand(rand.Uint64())} }}

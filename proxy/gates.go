@@ -31,10 +31,10 @@ func newGates(old *generation) *gates {
 }
 
 // limit makes the rate limits.
-func (g *gates) limit(specs []model.RateLimit) (err error) {
+func (g *gates) limit(specs []model.RateLimit, clusters map[string]*upstream.Cluster) (err error) {
 	for i := range specs {
 		name := specs[i].Name
-		if g.limits[name], err = newRateLimit(&specs[i], g.before.limits[name]); err != nil {
+		if g.limits[name], err = newRateLimit(&specs[i], g.before.limits[name], clusters); err != nil {
 			return err
 		}
 	}
@@ -82,7 +82,7 @@ var descMirrored = prometheus.NewDesc("outrider_mirrored_requests_total",
 	[]string{"destination_service", "port", "subset", "result"}, nil)
 
 var (
-	descRateLimited = prometheus.NewDesc("outrider_rate_limit_requests_total", "Requests that a rate limit decided about: allowed, limited, or, as it only tries, would_limit.",
+	descRateLimited = prometheus.NewDesc("outrider_rate_limit_requests_total", "Requests that a rate limit decided about: allowed, limited, or, as it only tries, would_limit; and what the service that shares it said: ok, over_limit, or nothing that is an answer, error.",
 		[]string{"limit", "decision"}, nil)
 	descRateKeys = prometheus.NewDesc("outrider_rate_limit_keys_evicted_total", "Keys of a rate limit that were forgotten to make room for others.", []string{"limit"}, nil)
 )
@@ -99,6 +99,11 @@ func (g *gates) collect(clusters map[string]*upstream.Cluster, counter func(d *p
 		counter(descRateLimited, l.counts.allowed.Load(), name, "allowed")
 		counter(descRateLimited, l.counts.limited.Load(), name, "limited")
 		counter(descRateLimited, l.counts.would.Load(), name, "would_limit")
+		if l.shared != nil {
+			counter(descRateLimited, l.counts.ok.Load(), name, "ok")
+			counter(descRateLimited, l.counts.over.Load(), name, "over_limit")
+			counter(descRateLimited, l.counts.failed.Load(), name, "error")
+		}
 		evicted := uint64(0)
 		for _, t := range l.limits {
 			if t.buckets != nil {

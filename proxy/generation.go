@@ -98,7 +98,7 @@ func (p *Proxy) build(s *model.Snapshot) (*generation, error) {
 // bind compiles each table once and makes the bindings of all listeners.
 func (g *generation) bind(p *Proxy, paths message.PathMode) error {
 	s := g.snapshot
-	if err := g.gates.limit(s.RateLimits); err != nil {
+	if err := g.gates.limit(s.RateLimits, g.change.Clusters); err != nil {
 		return err
 	}
 	tables, opaques := map[string]*route.Table[*rule]{}, map[string]*route.Table[*rule]{}

@@ -28,6 +28,7 @@ const (
 	loop
 	faultAbort
 	rateLimited
+	rateLimitError
 	retryExhausted
 	retryBudget
 	breakerOpen
@@ -71,6 +72,7 @@ var endings = [outcomeCount]ending{
 	fallback:          {name: "fallback", status: 200},
 	loop:              {name: "loop", status: 508, flags: telemetry.NR, body: "the request would come back to this proxy"},
 	rateLimited:       {name: "rate_limited", status: 429, flags: telemetry.RL, body: "local_rate_limited"},
+	rateLimitError:    {name: "rate_limit_error", status: 500, flags: telemetry.RLSE},
 	faultAbort:        {name: "fault_abort", status: 503, flags: telemetry.FI, body: faultText},
 }
 

@@ -88,6 +88,7 @@ type Proxy struct {
 	conns    registry
 	flows    flows
 	mirrors  mirrors
+	asking   approaches
 	stats    stats
 	floods   http2.Stats
 	crew     crew
@@ -254,6 +255,7 @@ func (p *Proxy) Drain(ctx context.Context) error {
 	}
 	p.die()
 	p.mirrors.close()
+	p.asking.close()
 	p.awake() // only now: it is the sweeper that notices an exchange that cut came too early for
 	p.sweeping.Wait()
 	p.crew.close()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/proxy/limit"
+	"github.com/outrider-mesh/outrider/proxy/upstream"
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
@@ -17,11 +18,15 @@ import (
 type rateLimit struct {
 	spec   *model.RateLimit
 	limits []*tokenLimit
+	shared *sharedLimit // nil without any
 	counts *rateCounts
 }
 
 // rateCounts count what a limit decided.
-type rateCounts struct{ allowed, limited, would atomic.Uint64 }
+type rateCounts struct {
+	allowed, limited, would atomic.Uint64
+	ok, over, failed        atomic.Uint64 // what services said of them
+}
 
 // tokenLimit is one limit of them: a bucket, or one for each key.
 type tokenLimit struct {
@@ -32,9 +37,13 @@ type tokenLimit struct {
 	buckets *limit.Buckets
 }
 
-// newRateLimit resolves s. Limits that before, which may be nil, has as well go on with the tokens that they have.
-func newRateLimit(s *model.RateLimit, before *rateLimit) (*rateLimit, error) {
-	l := &rateLimit{spec: s, counts: new(rateCounts)}
+// newRateLimit resolves s over the clusters of a generation. Limits that before, which may be nil, has as well go on with the tokens that they have.
+func newRateLimit(s *model.RateLimit, before *rateLimit, clusters map[string]*upstream.Cluster) (*rateLimit, error) {
+	shared, err := newSharedLimit(s.Shared, clusters)
+	if err != nil {
+		return nil, fmt.Errorf("rate limit %q: %w", s.Name, err)
+	}
+	l := &rateLimit{spec: s, shared: shared, counts: new(rateCounts)}
 	if before != nil {
 		l.counts = before.counts
 	}
@@ -122,9 +131,15 @@ const mostTaken = 16
 func (x *exchange) ration(limits []*rateLimit) bool {
 	t := now()
 	var held [mostTaken]*limit.Bucket
-	n := 0
+	n, shared := 0, false
 	for _, l := range limits {
 		if !l.covers(&x.req) {
+			continue
+		}
+		if l.shared != nil {
+			shared = true
+		}
+		if len(l.limits) == 0 {
 			continue
 		}
 		facts, taken := l.take(x, t, held[n:])
@@ -145,6 +160,12 @@ func (x *exchange) ration(limits []*rateLimit) bool {
 			x.limited(l, facts)
 			return false
 		}
+	}
+	if shared && !x.consultAll(limits) {
+		for _, b := range held[:n] {
+			b.Give()
+		}
+		return false
 	}
 	return true
 }

@@ -117,6 +117,11 @@ func (x *exchange) mark() {
 	if x.quota.told {
 		x.tellQuota(x.quota.facts)
 	}
+	if x.added != nil {
+		for i := range x.added.Len() {
+			res.Append(x.added.Field(i))
+		}
+	}
 	if len(x.cookie) > 0 {
 		res.Append(message.Other, nameSetCookie, x.cookie)
 	}

@@ -1,5 +1,7 @@
 package model
 
+import "fmt"
+
 // RateLimit bounds how often requests are let through (the object RateLimit): one state for each proxy that has it.
 type RateLimit struct {
 	// Name is "namespace/name", unique in the snapshot.
@@ -9,6 +11,8 @@ type RateLimit struct {
 	Methods []string `json:"methods,omitempty"`
 	// Limits are all to be met.
 	Limits []TokenLimit `json:"limits"`
+	// Shared is what a rate limit service decides on top of them, once they are met; nil asks none.
+	Shared *SharedLimit `json:"shared,omitempty"`
 	// DryRun counts what would be refused and refuses nothing.
 	DryRun bool `json:"dryRun,omitempty"`
 	// Headers says which answers tell of the limit: "always", "never", or "" for refusals alone.
@@ -34,4 +38,49 @@ type RateKey struct {
 	Identity bool   `json:"identity,omitempty"`
 	SourceIP bool   `json:"sourceIP,omitempty"` // of the connection
 	Header   string `json:"header,omitempty"`   // lower case
+}
+
+// SharedLimit is a limit that proxies share: a rate limit service (envoy.service.ratelimit.v3) is asked for each request.
+type SharedLimit struct {
+	// Cluster is the service's; "" where this workload cannot reach it, so that no request gets an answer.
+	Cluster   string `json:"cluster,omitempty"`
+	Authority string `json:"authority"` // host:port
+	Domain    string `json:"domain"`
+	// Descriptors are asked about together. One whose entry has no value for a request is left out; without any, nobody is asked.
+	Descriptors [][]DescriptorEntry `json:"descriptors"`
+	// Timeout is how long an answer may take, connecting included.
+	Timeout Duration `json:"timeout"`
+	// FailOpen lets requests through about which the service does not answer; else they are answered 500.
+	FailOpen bool `json:"failOpen,omitempty"`
+}
+
+// DescriptorEntry is a key of a descriptor and where its value comes from: Value itself where From is the zero RateKey.
+type DescriptorEntry struct {
+	Key   string  `json:"key"`
+	Value string  `json:"value,omitempty"`
+	From  RateKey `json:"from,omitzero"`
+}
+
+// validate reports what no proxy could ask.
+func (l *SharedLimit) validate(clusters map[string]bool) error {
+	if l == nil {
+		return nil
+	}
+	if l.Cluster != "" && !clusters[l.Cluster] {
+		return fmt.Errorf("there is no cluster %q to ask", l.Cluster)
+	}
+	if l.Domain == "" || len(l.Descriptors) == 0 || l.Timeout <= 0 {
+		return fmt.Errorf("a shared limit has a domain, descriptors and a timeout")
+	}
+	for i, d := range l.Descriptors {
+		if len(d) == 0 {
+			return fmt.Errorf("descriptor %d has no entries", i)
+		}
+		for j := range d {
+			if d[j].Key == "" || (d[j].Value == "") == (d[j].From == RateKey{}) {
+				return fmt.Errorf("descriptor %d: entry %d has no key, or not one source of its value", i, j)
+			}
+		}
+	}
+	return nil
 }

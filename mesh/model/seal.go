@@ -44,6 +44,9 @@ func (s *Snapshot) Validate() error {
 			return fmt.Errorf("rate limit %q is there twice", name)
 		}
 		limits[name] = true
+		if err := s.RateLimits[i].Shared.validate(clusters); err != nil {
+			return fmt.Errorf("rate limit %q: %w", name, err)
+		}
 	}
 	tables := map[string]bool{}
 	for i := range s.Tables {
