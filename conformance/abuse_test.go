@@ -301,11 +301,11 @@ func TestInterimFlood(t *testing.T) {
 
 // An application's head has limits too: 502, whatever it goes on to send.
 func TestResponseHeadFlood(t *testing.T) {
-	f := func(name, begin, block string) {
+	f := func(name, begin, block, limit string) {
 		t.Run(name, func(t *testing.T) {
 			b := newEndless(t, begin, block)
 			m := start(t, b.address(), setting{})
-			m.siege(t, inbound, "", 16, func() {
+			m.siege(t, inbound, limit, 16, func() {
 				c := dial(t, m.Address(inbound))
 				c.send("GET / HTTP/1.1\r\nHost: app\r\n\r\n")
 				if a := c.must("GET"); a.status != 502 {
@@ -314,10 +314,10 @@ func TestResponseHeadFlood(t *testing.T) {
 			})
 		})
 	}
-	f("fields", "HTTP/1.1 200 OK\r\n", "X: y\r\n")
-	f("field", "HTTP/1.1 200 OK\r\nX: ", "y")
-	f("status line", "HTTP/1.1 200 ", "y")
-	f("no HTTP", "", "y")
+	f("fields", "HTTP/1.1 200 OK\r\n", "X: y\r\n", "head_size")
+	f("field", "HTTP/1.1 200 OK\r\nX: ", "y", "head_size")
+	f("status line", "HTTP/1.1 200 ", "y", "head_size")
+	f("no HTTP", "", "y", "")
 }
 
 // A client that does not read its answer holds back its application, and no memory.

@@ -197,10 +197,16 @@ func (x *exchange) receive() bool {
 func (x *exchange) refuse(err error) {
 	x.begin = now()
 	status := statusOf(err)
-	if status == 414 || status == 431 {
+	if large(err) {
 		x.conn.proxy.metrics.Abuse(telemetry.HeadSize)
 	}
 	x.answerEarly(badRequest, status, err.Error())
+}
+
+// large says that a limit on heads and trailers acted.
+func large(err error) bool {
+	refusal := (*http1.Error)(nil)
+	return errors.As(err, &refusal) && refusal.Large()
 }
 
 // statusOf returns the status that the codec wants a message to be refused with.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/wire/http1"
 	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/message"
@@ -272,6 +273,9 @@ func (x *exchange) pumpFailed() {
 	if x.pump.outcome == clientGone {
 		x.vanish()
 		return
+	}
+	if large(x.pump.refusal) {
+		x.conn.proxy.metrics.Abuse(telemetry.HeadSize)
 	}
 	x.say(badRequest, statusOf(x.pump.refusal), x.pump.refusal.Error())
 }

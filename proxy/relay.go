@@ -98,6 +98,9 @@ func blame(err error) outcome {
 // malformed notes an answer that must not be forwarded: its framing is broken or ambiguous.
 func (x *exchange) malformed(err error) verdict {
 	x.conn.proxy.log.Warn("malformed response", "peer", x.where(), "reason", err)
+	if large(err) {
+		x.conn.proxy.metrics.Abuse(telemetry.HeadSize)
+	}
 	return x.fail(upstreamProtocol, unknown)
 }
 
@@ -140,6 +143,9 @@ func (x *exchange) broken(err error) {
 	}
 	if o == upstreamProtocol {
 		x.conn.proxy.log.Warn("malformed response body", "peer", x.where(), "reason", err)
+		if large(err) {
+			x.conn.proxy.metrics.Abuse(telemetry.HeadSize)
+		}
 	}
 	x.say(o, endings[o].status, endings[o].body)
 }

@@ -25,8 +25,7 @@ const (
 	PriorityFlood              // PRIORITY frames (CVE-2019-9513)
 	InterimFlood               // interim responses
 	Unread                     // answers to frames that the peer does not read (CVE-2019-9511, CVE-2019-9517)
-	HPACKBomb                  // field sections that grow when decoded
-	HeadSize                   // heads, fields or targets that are too long, or too many fields
+	HeadSize                   // heads, fields or targets that are too long, also once decoded (HPACK bombs), or too many fields
 	Streams                    // more streams at a time than were granted
 	SlowHandshake              // a TLS handshake or a connection's first bytes that do not come
 	SlowHead                   // a head that does not come to its end
@@ -37,7 +36,7 @@ const (
 
 var limitNames = [limitEnd]string{
 	"rapid_reset", "continuation", "settings", "ping", "empty_frames", "window_update", "priority", "interim", "unread",
-	"hpack", "head_size", "streams", "slow_handshake", "slow_head", "slow_body", "slow_read",
+	"head_size", "streams", "slow_handshake", "slow_head", "slow_body", "slow_read",
 }
 
 // String returns the label's value.

@@ -7,6 +7,7 @@ package http1
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/outrider-mesh/outrider/wire/message"
 )
@@ -55,8 +56,20 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Reason }
 
+// Large says that the message's head or trailers were over Limits.
+func (e *Error) Large() bool {
+	switch strings.TrimPrefix(e.Reason, ofResponses) {
+	case errHeadTooLarge.Reason, errFieldTooLarge.Reason, errTooManyFields.Reason, errLineTooLong.Reason, strings.TrimPrefix(errStatusTooLong.Reason, ofResponses):
+		return true
+	}
+	return false
+}
+
+// ofResponses begins the reasons of responses.
+const ofResponses = "response: "
+
 // badGateway returns e as it is told to the client of a response that cannot be forwarded.
-func badGateway(e *Error) *Error { return &Error{502, "response: " + e.Reason} }
+func badGateway(e *Error) *Error { return &Error{502, ofResponses + e.Reason} }
 
 // The reasons for refusing a message. They are made once: a refusal costs no allocation.
 var (
