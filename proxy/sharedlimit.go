@@ -239,7 +239,7 @@ func (x *exchange) ask(q *sharedLimit, a *inquiry) error {
 // inquire makes the call on a connection of e.
 func (x *exchange) inquire(q *sharedLimit, e *upstream.Endpoint, until int64, a *inquiry) error {
 	most := q.cluster.Spec.MaxStreams
-	for !x.watch.over() {
+	for refusals := 0; !x.watch.over(); {
 		sh := e.Share(most, 0)
 		if sh == nil {
 			if err := x.approach(q, e, until); err != nil {
@@ -271,12 +271,20 @@ func (x *exchange) inquire(q *sharedLimit, e *upstream.Endpoint, until int64, a 
 		a.admission.Done()
 		call.Release()
 		sh.Left()
-		if reset := (*mux.ResetError)(nil); errors.As(err, &reset) && reset.Code == http2.RefusedStream {
-			continue // nothing was counted (RFC 9113 §8.7)
+		if refusals++; !refusedStream(err) || refusals == connectAttempts {
+			return err
 		}
-		return err
 	}
 	return errNoRuling
+}
+
+// refusedStream says whether a call ended with nothing done (RFC 9113 §8.7).
+func refusedStream(err error) bool {
+	if err == nil {
+		return false
+	}
+	reset := (*mux.ResetError)(nil)
+	return errors.As(err, &reset) && reset.Code == http2.RefusedStream
 }
 
 // put sends the question on call and reads the answer. Nobody interrupts call once it has returned.

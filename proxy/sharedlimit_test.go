@@ -1,11 +1,16 @@
 package proxy
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +23,10 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/wire/http2"
+	"github.com/outrider-mesh/outrider/wire/link"
+	"github.com/outrider-mesh/outrider/wire/message"
+	"github.com/outrider-mesh/outrider/wire/mux"
 )
 
 // bytesCodec lets grpc-go carry messages as they are.
@@ -422,5 +431,111 @@ func TestSharedLimitOrder(t *testing.T) {
 	f("ann", 200)
 	if n := decided(t, p, "would_limit"); n != 1 {
 		t.Errorf("counted %v", n)
+	}
+}
+
+// Asking costs no garbage in steady state.
+func TestSharedLimitAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	service := newOrigin(t, func(c net.Conn, _ *bufio.Reader) {
+		m := append(varint(1, codeOK), statusOver(false, 100, 50, 30)...)
+		a := &answering2{body: append([]byte{0, 0, 0, 0, byte(len(m))}, m...), trailers: new(message.Head)}
+		a.head.Status, a.head.BodyLength = 200, message.UnknownLength
+		a.head.Set("content-type", "application/grpc")
+		a.trailers.Set("grpc-status", "0")
+		l := new(link.Link)
+		if err := l.Init(c); err != nil {
+			t.Error(err)
+			return
+		}
+		_ = mux.New(l, http2.Server, a, http2.Options{}, now).Serve(nil)
+	})
+	l := shared(nil, []model.DescriptorEntry{entry("path", "/x"), header("agent", "user-agent")},
+		[]model.DescriptorEntry{{Key: "client", From: model.RateKey{Identity: true}}, {Key: "remote_address", From: model.RateKey{SourceIP: true}}})
+	l.Headers = "always"
+	p := start(t, snapshotOf(sharing(service.address(), l), newOrigin(t, fixed(300)).address()), Limits{})
+	loop := newLoop(t, p, "GET /a/b?c=d HTTP/1.1\r\nHost: app\r\nUser-Agent: test\r\n\r\n")
+	loop.run(t, 200)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
+	const n = 1000
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	loop.run(t, n)
+	runtime.ReadMemStats(&after)
+	if per := float64(after.Mallocs-before.Mallocs) / n; per > 0.05 {
+		t.Errorf("%.2f allocations per exchange", per)
+	}
+	if ok, failed := decided(t, p, "ok"), decided(t, p, "error"); ok < n || failed != 0 {
+		t.Errorf("%v answers, %v errors", ok, failed)
+	}
+}
+
+// An answer that was cut off or changed anywhere is read as it is, or refused; nothing of it breaks a message.
+func TestRulingBroken(t *testing.T) {
+	m := append(varint(1, codeOver), statusOver(true, 100, 0, 30)...)
+	m = append(m, appendBytes(nil, 3, append(appendText(nil, 1, "X-A"), appendText(nil, 2, "b")...))...)
+	m = append(m, appendText(nil, 5, "slow down")...)
+	whole := append([]byte{0, 0, 0, 0, byte(len(m))}, m...)
+	f := func(answer []byte) (fields int, err error) {
+		a := &inquiry{answer: answer}
+		err = a.rule()
+		eachField(a.ruling.response, func(name, value []byte) {
+			fields++
+			if !addable(name, value) {
+				t.Errorf("%x: adds %q: %q", answer, name, value)
+			}
+		})
+		return fields, err
+	}
+	if fields, err := f(bytes.Clone(whole)); fields != 1 || err != nil {
+		t.Errorf("got %d fields, %v", fields, err)
+	}
+	for i := range whole {
+		if _, err := f(bytes.Clone(whole[:i])); err == nil {
+			t.Errorf("the first %d bytes are taken for an answer", i)
+		}
+		for _, b := range []byte{0, 1, 0x7f, 0x80, 0xff} {
+			changed := bytes.Clone(whole)
+			changed[i] = b
+			_, _ = f(changed)
+		}
+	}
+}
+
+// The limits of connections to the service hold for questions, too: one connection serves many at a time.
+func TestSharedLimitWithinLimits(t *testing.T) {
+	service, o := newRateService(t, 1000), newOrigin(t, nil)
+	share := sharing(service.address, shared(func(s *model.SharedLimit) { s.FailOpen = false }, []model.DescriptorEntry{entry("k", "v")}))
+	p := start(t, snapshotOf(func(s *model.Snapshot, r *model.Rule) {
+		share(s, r)
+		one := uint32(1)
+		s.Clusters[len(s.Clusters)-1].Limits = &model.Limits{Connections: &one}
+	}, o.address()), Limits{})
+	var all sync.WaitGroup
+	for range 8 {
+		c := dial(t, p, "outbound")
+		all.Go(func() { // the test waits for it
+			for range 20 {
+				if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: app\r\n\r\n"); err != nil {
+					t.Error(err)
+					return
+				}
+				if a, err := c.tryRead("GET"); err != nil || a.status != 200 {
+					t.Errorf("got %+v, %v", a, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if n := len(service.questions()); n != 160 {
+		t.Errorf("asked %d times", n)
+	}
+	for _, c := range p.upstream.Current() {
+		if pools, limited := c.Pools(); limited && (pools.Connections.Current > 1 || pools.Requests.Current != 0 || pools.Pending.Current != 0) {
+			t.Errorf("left: %+v", pools)
+		}
 	}
 }
