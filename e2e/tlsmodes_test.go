@@ -59,13 +59,9 @@ func (a *authority) opaqueSecret(name string, names ...string) string {
 		name, indented(cert), indented(key), indented(a.pem))
 }
 
-// handshake is what a TLS client meets: the certificate's name and the version and suite, or the alert.
-func handshake(t *testing.T, at string, config *tls.Config) string {
+// shaken is what a TLS client meets: the certificate's name, version, suite and what a request gets; or the alert.
+func shaken(t *testing.T, nc net.Conn, config *tls.Config) string {
 	t.Helper()
-	nc, err := net.Dial("tcp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := tls.Client(nc, config)
 	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
