@@ -151,22 +151,26 @@ func (x *exchange) forgo(v verdict) {
 
 // tryLimit arms the deadline of one attempt, where it has one of its own.
 func (x *exchange) tryLimit() {
-	x.tryDeadline = x.deadline
+	x.tryDeadline, x.trySpan = never, 0
 	if x.rule != nil {
 		for _, limit := range [2]int64{x.rule.perTry, x.rule.backendTimeout} {
-			if limit > 0 {
-				x.tryDeadline = min(x.tryDeadline, now()+limit)
+			if limit > 0 && (x.trySpan == 0 || limit < x.trySpan) {
+				x.tryDeadline, x.trySpan = now()+limit, limit
 			}
 		}
 	}
-	if x.tryDeadline != x.deadline || x.tries > 1 {
-		x.watch.arm(x.tryDeadline)
+	switch {
+	case x.lenient:
+		x.armLenient()
+	case x.tryDeadline < x.deadline || x.tries > 1:
+		x.watch.arm(min(x.deadline, x.tryDeadline))
 	}
 }
 
 // unhurry lifts the limit that holds until an answer has come.
 func (x *exchange) unhurry() {
 	if x.rule.perTry > 0 && x.rule.backendTimeout == 0 {
+		x.lean(x.routeSpan)
 		x.watch.arm(x.deadline)
 	}
 }
@@ -189,6 +193,7 @@ func (x *exchange) pause(d time.Duration) bool {
 	if d <= 0 {
 		return !x.watch.over()
 	}
+	x.lean(x.routeSpan)
 	x.watch.arm(x.deadline)
 	return x.watch.sleep(d, nil)
 }
@@ -197,7 +202,7 @@ func (x *exchange) pause(d time.Duration) bool {
 // gone or its body is broken; then stopped is true.
 func (x *exchange) broke(err error) (v verdict, stopped bool) {
 	switch {
-	case x.watch.over() || x.deadline <= now():
+	case x.watch.over() || x.due() <= now():
 		if x.watch.over() {
 			switch how := x.watch.guard.why(); how {
 			case vanished:
@@ -218,10 +223,10 @@ func (x *exchange) broke(err error) (v verdict, stopped bool) {
 
 // late is what an exchange ends for whose time is over.
 func (x *exchange) late() outcome {
-	switch {
-	case x.tryDeadline < x.deadline && now() < x.deadline:
+	switch t := now(); {
+	case t < x.due() && x.tryDue() < x.due():
 		return upstreamTimeout
-	case x.bounded:
+	case x.bounded && t >= x.bound:
 		return breakerTimeout
 	case x.asked:
 		return clientDeadline

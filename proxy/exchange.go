@@ -67,7 +67,8 @@ type exchange struct {
 	resent     bool
 	probe      bool // by it the endpoint's failure accrual finds out whether it is back
 	accruing   bool // the exchange's end is still to be told to it
-	bounded    bool // the deadline is the breaker's
+	bounded    bool // the breaker has a deadline, too: bound
+	lenient    bool // time limits begin when the request is here as a whole
 	fellBack   bool // the answer is that of the breaker's fallback
 	told       bool // the client has an interim response
 	started    bool // the final response, or a piece of it, has gone to the client
@@ -79,8 +80,11 @@ type exchange struct {
 	linger     bool // the client may still be sending: close with care
 	again      bool // the connection can take another request
 
+	// routeSpan and trySpan are what the two deadlines leave the endpoint, where lenient; 0 is a deadline that nothing moves.
+	routeSpan, trySpan, bound int64
+
 	begin, deadline int64
-	tryDeadline     int64 // of the attempt under way
+	tryDeadline     int64 // of the attempt under way, never where it has none of its own
 	received, sent  int64 // bytes from and to the client, heads included
 	outcome         outcome
 	flags           telemetry.Flags // besides those of the outcome
@@ -297,7 +301,8 @@ func (x *exchange) limit() {
 			x.hurry()
 		}
 	}
-	x.tryDeadline = x.deadline
+	x.tryDeadline = never
+	x.allow(timeout)
 	x.watch.arm(x.deadline)
 	if x.stream == nil {
 		x.watch.waiting.Store(x.begin)
@@ -379,6 +384,7 @@ func (x *exchange) finish() {
 	if x.hurried {
 		x.conn.proxy.conns.relax()
 	}
+	x.lean(0)
 	if x.pump != nil {
 		x.pump.end()
 		x.received += x.pump.bytes

@@ -185,8 +185,8 @@ func (x *exchange) unconnected(e *upstream.Endpoint, err error) verdict {
 // patience is how long connecting may take: the cluster's connect timeout, or what is left of the exchange's own.
 func (x *exchange) patience() (time.Duration, error) {
 	timeout := x.target.cluster.ConnectTimeout
-	if x.tryDeadline != never {
-		timeout = min(timeout, time.Duration(x.tryDeadline-now()))
+	if due := x.tryDue(); due != never {
+		timeout = min(timeout, time.Duration(due-now()))
 		if timeout <= 0 {
 			return 0, context.DeadlineExceeded
 		}

@@ -35,7 +35,7 @@ func (x *exchange) queue(fresh bool) *upstream.Turn {
 	if x.turn == nil {
 		x.turn = upstream.NewTurn()
 	}
-	return x.watch.queue(x.turn.Ready(x.opaque(), fresh), x.tryDeadline)
+	return x.watch.queue(x.turn.Ready(x.opaque(), fresh), x.tryDue())
 }
 
 // queue lets the end of the phase end the wait for t, which is Ready. What follows the wait is over at the deadline.

@@ -34,17 +34,23 @@ func (x *exchange) protect() verdict {
 // execute is all attempts, within the breaker's timeout.
 func (x *exchange) execute() verdict {
 	at, limited := x.ticket.Deadline()
-	if !limited || at >= x.deadline {
+	if !limited || at >= x.deadline && !x.lenient {
 		return x.attempts()
 	}
-	route := x.deadline
-	x.deadline, x.bounded = at, true
+	route, latest := x.deadline, x.watch.latest.Load()
+	x.deadline, x.bound, x.bounded = min(at, route), at, true
+	if x.lenient {
+		x.watch.latest.Store(min(at, latest))
+	}
 	if at-now() < int64(fineBelow) {
 		x.hurry()
 	}
-	x.watch.arm(at)
+	x.watch.arm(x.deadline)
 	v := x.attempts()
 	x.deadline, x.bounded = route, false
+	if x.lenient {
+		x.watch.latest.Store(latest)
+	}
 	if v == answered {
 		x.watch.arm(route)
 	}

@@ -168,6 +168,9 @@ func (p *pump) release() {
 func (x *exchange) newPump() *pump {
 	p := pumps.Get().(*pump)
 	p.body.count, p.body.most, p.body.mark, p.body.copies = x.requestMessages(), x.retries().keep(), &x.watch.body, x.copies
+	if p.body.spare = nil; x.lenient {
+		p.body.spare = &x.watch.lenience
+	}
 	x.watch.excused.Store(x.req.ExpectContinue) // until it is told to go on
 	if s := x.stream; s != nil {
 		p.body.from, p.client = s.call, s.call

@@ -20,6 +20,7 @@ type replay struct {
 	at    int // how much of kept the attempt under way has got
 	state atomic.Int32
 	mark  *atomic.Uint32 // odd while more is waited for; nil where nobody wants to know
+	spare *lenience      // is told of waits; nil where nobody wants to know
 	ended bool           // from has nothing more
 	bytes int64          // that from has given
 	// copies, where there are any, get each piece once.
@@ -78,6 +79,10 @@ func (r *replay) Next() (p []byte, end bool, err error) {
 func (r *replay) Wait() error {
 	if r.at < len(r.kept) || r.ended {
 		return nil
+	}
+	if r.spare != nil {
+		r.spare.wait()
+		defer r.spare.goOn()
 	}
 	if r.mark == nil || r.count != nil && r.count.Between() { // who has sent a whole gRPC message owes no other
 		return r.from.Wait()

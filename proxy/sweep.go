@@ -111,6 +111,7 @@ type waiter interface {
 type watch struct {
 	guard
 	motion
+	lenience
 	client waiter
 	// up and call are what the exchange under way waits on at the endpoint's side.
 	up   atomic.Pointer[link.Link]
@@ -181,6 +182,10 @@ func (w *watch) sleep(d time.Duration, done <-chan struct{}) bool {
 // check ends the phase if its time is over.
 func (w *watch) check(t int64) {
 	if d := w.guard.deadline.Load(); d != fired && d <= t {
+		if m := w.moved(d, t); m > t {
+			w.guard.deadline.CompareAndSwap(d, m&^idleBit)
+			return
+		}
 		w.guard.fire(d, expired, w.interrupt)
 	}
 }
