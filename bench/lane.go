@@ -34,7 +34,7 @@ func allLanes() []*lane {
 		{name: "h2c-to-http1", in: http2, out: http1},
 		{name: "grpc", in: grpc, out: grpc, direct: true},
 		{name: "tcp", in: tcp, out: tcp, direct: true},
-		{name: "tls", in: https, out: http1},
+		{name: "tls", in: https, out: http1, idle: true},
 	}
 }
 

@@ -39,7 +39,7 @@ func outriderCommand(b *bench, e *entrant, listen, dir string) ([]string, error)
 	m := newMesh(b.backendAddresses(e.lane))
 	m.guarded = e.name == guardedName
 	if e.name == baseName || m.guarded {
-		at[outboundName] = listen
+		at[outboundName], at[gatewayName] = listen, listen // a lane has one of the two
 	}
 	s := m.snapshot(e.lane, at, b.identity)
 	if err := s.Validate(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,7 +44,8 @@ func allPeers() []*peer {
 	all := standingPeers()
 	if os.Getenv(baseVariable) != "" {
 		base := *all[0]
-		base.name, base.about, base.find = baseName, "another build of outrider-proxy, configured as outrider-out", findBase
+		base.name, base.about, base.find = baseName, "another build of outrider-proxy, configured as outrider-out; TLS: as outrider-gateway", findBase
+		base.lanes = append(slices.Clone(base.lanes), "tls")
 		all = append(all, &base)
 	}
 	return all

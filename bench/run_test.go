@@ -28,7 +28,7 @@ func testBench(ctx context.Context, t *testing.T, args ...string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := []string{"-peers", "^(bare-go|reverse-proxy)$", "-cases", "^((h2c-)?post-1K/(64|4x32)|get-300B/64|grpc-unary/.*|grpc-stream/.*|http1-to-h2c.*|h2c-to-http1.*|tcp.*|tls-.*)$", "-time", "100ms", "-warm", "20ms", "-rounds", "1", "-latency-rounds", "1"}
+	base := []string{"-peers", "^(bare-go|reverse-proxy)$", "-cases", "^((h2c-)?post-1K/(64|4x32)|get-300B/64|grpc-unary/.*|grpc-stream/.*|http1-to-h2c.*|h2c-to-http1.*|tcp.*|tls-.*)$", "-time", "250ms", "-warm", "20ms", "-rounds", "1", "-latency-rounds", "1"}
 	o, err := parseOptions(append(base, args...))
 	if err != nil {
 		t.Fatal(err)
@@ -62,8 +62,8 @@ func TestRun(t *testing.T) {
 		t.Errorf("the backend served %d requests and refused %d", served, refused)
 	}
 	// Both proxies have a part in HTTP/1.1, one in each other lane.
-	if len(b.results) != 2*2+1+1+1+2+1+3 || len(b.memory) != 3 {
-		t.Fatalf("%d results and %d memory measurements, want 13 and 3", len(b.results), len(b.memory))
+	if len(b.results) != 2*2+1+1+1+2+1+3 || len(b.memory) != 4 {
+		t.Fatalf("%d results and %d memory measurements, want 13 and 4", len(b.results), len(b.memory))
 	}
 	for _, r := range b.results {
 		if r.failed != 0 || r.failure != nil {

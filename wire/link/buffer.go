@@ -8,8 +8,6 @@ const (
 	Headroom = 1 << 10
 	// bufferSize holds a head and a body of 16 KiB, the usual buffer of servers, in one read.
 	bufferSize = 32 << 10
-	// smallSize is for connections whose bytes cannot be waited for without a buffer.
-	smallSize = 4<<10 + Headroom
 )
 
 // Buffer holds bytes that were received and not yet used: Bytes. A Buffer has one owner at a time.
@@ -27,21 +25,10 @@ func GetBuffer() *Buffer {
 	return b
 }
 
-var smallBuffers = sync.Pool{New: func() any { return &Buffer{data: make([]byte, smallSize)} }}
-
-func getSmallBuffer() *Buffer {
-	b := smallBuffers.Get().(*Buffer)
-	b.start, b.end = Headroom, Headroom
-	return b
-}
-
 // PutBuffer gives a buffer back; its bytes must not be used any more. A buffer that had to grow is left to the collector.
 func PutBuffer(b *Buffer) {
-	switch len(b.data) {
-	case bufferSize:
+	if len(b.data) == bufferSize {
 		buffers.Put(b)
-	case smallSize:
-		smallBuffers.Put(b)
 	}
 }
 
@@ -78,14 +65,6 @@ func (b *Buffer) room() []byte {
 	if b.start > Headroom {
 		b.end = Headroom + copy(b.data[Headroom:], b.data[b.start:b.end])
 		b.start = Headroom
-		return b.data[b.end:]
-	}
-	if len(b.data) == smallSize { // trade memory with a full-sized one, whose memory goes back to the small ones
-		big := GetBuffer()
-		b.end = Headroom + copy(big.data[Headroom:], b.data[b.start:b.end])
-		b.start = Headroom
-		b.data, big.data = big.data, b.data
-		PutBuffer(big)
 		return b.data[b.end:]
 	}
 	grown := make([]byte, 2*len(b.data))

@@ -50,7 +50,8 @@ func (l *Link) Init(c net.Conn) error {
 	return nil
 }
 
-// Secure makes l read and write t, which runs over l's connection. A small buffer is held while waiting from then on.
+// Secure makes l read and write t, which runs over l's connection: over what Replay returned, or a buffer is held while
+// waiting from then on.
 func (l *Link) Secure(t net.Conn) { l.conn = t }
 
 // Secured says whether Secure was called.
@@ -70,8 +71,8 @@ func (l *Link) Conn() net.Conn { return l.conn }
 // Receive waits until bytes are there and returns them in a buffer from the pool, which the caller gives back.
 // The end of the stream is io.EOF; an interrupted wait is os.ErrDeadlineExceeded.
 func (l *Link) Receive() (*Buffer, error) {
-	if l.Secured() {
-		b := getSmallBuffer()
+	if l.Secured() && l.carrier.l == nil {
+		b := GetBuffer()
 		if err := l.More(b); err != nil {
 			PutBuffer(b)
 			return nil, err

@@ -40,8 +40,14 @@ func Pair() (a, b net.Conn, err error) {
 // tryReceive reads once without waiting; false asks to be called again when the descriptor is readable.
 func (l *Link) tryReceive(fd uintptr) bool {
 	b := GetBuffer()
-	n, err := readFD(fd, b.data[b.end:])
-	if errors.Is(err, syscall.EAGAIN) {
+	var n int
+	var err error
+	if l.Secured() {
+		n, err = l.carrier.readNow(l.conn, fd, b.data[b.end:])
+	} else {
+		n, err = readFD(fd, b.data[b.end:])
+	}
+	if n == 0 && errors.Is(err, syscall.EAGAIN) {
 		PutBuffer(b)
 		return false
 	}
@@ -56,6 +62,27 @@ func (l *Link) tryReceive(fd uintptr) bool {
 		l.err = io.EOF
 	}
 	return true
+}
+
+// readNow reads from t, the TLS connection that runs over c, without waiting: EAGAIN says that no whole record is there.
+// TLS keeps what has come of one, and goes on with it at the next read, as that error is a temporary one (net.Error).
+func (c *carrier) readNow(t net.Conn, fd uintptr, p []byte) (n int, err error) {
+	c.now, c.fd = true, fd
+	n, err = t.Read(p)
+	c.now = false
+	return n, err
+}
+
+// readSocket reads what TLS asks for during readNow.
+func (c *carrier) readSocket(p []byte) (n int, err error) {
+	n, err = readFD(c.fd, p)
+	switch {
+	case n == 0 && err == nil && len(p) > 0:
+		err = io.EOF
+	case err != nil && !errors.Is(err, syscall.EAGAIN):
+		err = os.NewSyscallError("read", err)
+	}
+	return n, err
 }
 
 func readFD(fd uintptr, p []byte) (n int, err error) {

@@ -38,6 +38,9 @@ type carrier struct {
 	net.Conn
 	l     *Link
 	first *Buffer // what is read before all else
+	// now and fd are the reader's own: TLS is to read from fd what is there, and not to wait.
+	now bool
+	fd  uintptr
 
 	// mu guards the rest: besides the link's writer, the reader makes TLS write, of TLS's own.
 	mu         sync.Mutex
@@ -51,6 +54,9 @@ type carrier struct {
 
 func (c *carrier) Read(p []byte) (int, error) {
 	if c.first == nil {
+		if c.now {
+			return c.readSocket(p)
+		}
 		return c.Conn.Read(p)
 	}
 	n := copy(p, c.first.Bytes())

@@ -24,6 +24,12 @@ func securePair(t testing.TB) (*Link, *tls.Conn) {
 			t.Fatal(err)
 		}
 	}
+	return l, secure(t, l, peer)
+}
+
+// secure makes l speak TLS with peer, the other end.
+func secure(t testing.TB, l *Link, peer net.Conn) *tls.Conn {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +53,7 @@ func securePair(t testing.TB) (*Link, *tls.Conn) {
 		t.Fatal(err)
 	}
 	l.Secure(here)
-	return l, there
+	return there
 }
 
 // fill writes what the socket takes, and says how many bytes that was.
@@ -225,26 +231,6 @@ func TestWriteWaits(t *testing.T) {
 	if n := <-done; n != int64(len(want)) {
 		t.Error(n)
 	}
-}
-
-// A small buffer grows into one of the pool's, so that whole frames come through TLS without an allocation.
-func TestSmallBufferGrows(t *testing.T) {
-	b := getSmallBuffer()
-	want := filling()[:20_000]
-	for i := 0; i < len(want); {
-		n := copy(b.room(), want[i:])
-		b.end += n
-		i += n
-	}
-	if len(b.data) != bufferSize || !bytes.Equal(b.Bytes(), want) {
-		t.Errorf("%d bytes in %d", b.Len(), len(b.data))
-	}
-	PutBuffer(b)
-	small := getSmallBuffer()
-	if len(small.data) != smallSize {
-		t.Errorf("a small buffer has %d bytes", len(small.data))
-	}
-	PutBuffer(small)
 }
 
 func TestTryWriteAllocatesNothing(t *testing.T) {

@@ -1,6 +1,10 @@
 package mux
 
-import "runtime"
+import (
+	"runtime"
+
+	"github.com/outrider-mesh/outrider/wire/http2"
+)
 
 // Flush sends what waits, without waiting; where the socket is full, a goroutine of m's goes on with it, and Serve waits
 // for that one. It may come from anywhere, but not while a lock is held that the handler's Writable takes. An error cuts
@@ -19,8 +23,11 @@ func (m *Mux) Flush() {
 	m.writing = true
 	m.mu.Unlock()
 	// Whoever else is about to send gets to it first, and this one write takes all along: with a goroutine for each exchange
-	// the writes would otherwise be as many as the exchanges (bench, h2c and grpc; docs/decisions/008).
-	runtime.Gosched()
+	// the writes would otherwise be as many as the exchanges (bench, h2c and grpc; docs/decisions/008). A client without
+	// streams has no others, and many such connections at once would each hold a write buffer meanwhile.
+	if m.role == http2.Client || m.HTTP.Streams() > 0 {
+		runtime.Gosched()
+	}
 	m.mu.Lock()
 	for !m.broken {
 		m.again = false

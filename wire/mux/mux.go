@@ -168,7 +168,10 @@ func (m *Mux) read(b *link.Buffer) (err error) {
 		if b != nil && b.Len() > 0 {
 			n, err := m.HTTP.Receive(b.Bytes())
 			m.note(b.Bytes(), n)
-			b.Skip(n)
+			if b.Skip(n); b.Len() == 0 { // before the flush, which lets others run: many connections at once would each hold one
+				link.PutBuffer(b)
+				b = nil
+			}
 			if m.Handled != nil {
 				m.Handled()
 			}
