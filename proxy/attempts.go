@@ -105,7 +105,27 @@ func (x *exchange) measure(v verdict, took int64) {
 		x.member.Host.Observe(time.Duration(took), now())
 		return
 	}
-	x.member.Host.ObserveFailure(time.Duration(took), 0, now())
+	x.member.Host.ObserveFailure(time.Duration(took), x.askedToWait(v), now())
+}
+
+// askedToWait is how long the endpoint wants to be spared, by its answer's retry-after in seconds; 0 where it does not say. A
+// date is not read: whose clock it was written by is not known.
+func (x *exchange) askedToWait(v verdict) time.Duration {
+	if v != answered {
+		return 0
+	}
+	text, ok := x.res.Lookup("retry-after")
+	if !ok || len(text) == 0 || len(text) > 6 {
+		return 0
+	}
+	n := 0
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			return 0
+		}
+		n = 10*n + int(c-'0')
+	}
+	return time.Duration(n) * time.Second
 }
 
 // engage counts the exchange as one that its endpoint works on; disengage undoes it.

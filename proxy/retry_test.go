@@ -154,3 +154,24 @@ func TestRetriesAskOthers(t *testing.T) {
 		}
 	}
 }
+
+// What an endpoint asks to be spared for reaches the balancer.
+func TestAskedToWait(t *testing.T) {
+	f := func(v verdict, text string, want time.Duration) {
+		t.Helper()
+		x := &exchange{}
+		x.res.Status = 429
+		if text != "" {
+			x.res.Add("Retry-After", text)
+		}
+		if got := x.askedToWait(v); got != want {
+			t.Errorf("%q asks for %v, want %v", text, got, want)
+		}
+	}
+	f(answered, "", 0)
+	f(answered, "20", 20*time.Second)
+	f(answered, "1234567", 0)
+	f(answered, "-3", 0)
+	f(answered, "Fri, 31 Dec 1999 23:59:59 GMT", 0)
+	f(failed, "20", 0)
+}
