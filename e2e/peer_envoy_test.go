@@ -40,7 +40,7 @@ func newEnvoy(t *testing.T, routes, cluster string, hosts ...string) *envoy {
 		fmt.Fprintf(&endpoints, "\n        - endpoint: {address: {socket_address: {address: %s, port_value: %s}}}", host, port)
 	}
 	if !strings.Contains(cluster, "circuit_breakers:") {
-		cluster += "    circuit_breakers: {thresholds: [{max_connections: 4294967295, max_pending_requests: 4294967295, max_requests: 4294967295, max_retries: 4294967295}]}\n"
+		cluster = strings.TrimSuffix(cluster, "\n") + "\n    circuit_breakers: {thresholds: [{max_connections: 4294967295, max_pending_requests: 4294967295, max_requests: 4294967295, max_retries: 4294967295}]}\n"
 	}
 	conf := fmt.Sprintf(`
 static_resources:
