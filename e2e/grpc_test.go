@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -212,7 +213,7 @@ func TestGRPCDeadlines(t *testing.T) {
 		}
 		return d
 	}
-	end := func(t *testing.T, within time.Duration, want codes.Code) {
+	end := func(t *testing.T, within time.Duration, want ...codes.Code) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
@@ -220,7 +221,7 @@ func TestGRPCDeadlines(t *testing.T) {
 		if err == nil {
 			_, err = s.Recv()
 		}
-		if status.Code(err) != want {
+		if !slices.Contains(want, status.Code(err)) {
 			t.Errorf("%v, want %v", err, want)
 		}
 	}
@@ -242,7 +243,8 @@ func TestGRPCDeadlines(t *testing.T) {
 		}
 	})
 	m.edit("route.yaml", virtualCalls("  - timeout: 0.3s\n    route: [{destination: {host: calls}}]\n"))
-	t.Run("the route's ends the call", func(t *testing.T) { end(t, time.Hour, codes.Unavailable) })
+	// The server has the route's timeout for its deadline, so it may be the one that ends the call.
+	t.Run("the route's ends the call", func(t *testing.T) { end(t, time.Hour, codes.Unavailable, codes.DeadlineExceeded) })
 }
 
 // TestGRPCLocalAnswers asks for what cannot be had: the answers are gRPC's, with a message.

@@ -30,7 +30,6 @@ func TestGRPCurl(t *testing.T) {
 	f("web", `"message": "hello"`+"\n"+`"instance": "web-v1-0"`+"\n"+`"x-of-ours": "1"`, "-H", "x-of-ours: 1", "-d", `{"message": "hello"}`, at, "outrider.echo.v1.Echo/Echo")
 	f("web", `"sequence": 3`, "-d", `{"message": "a"} {"message": "b"} {"message": "c"}`, at, "outrider.echo.v1.Echo/Chat")
 	f("web", `"status": "SERVING"`, at, "grpc.health.v1.Health/Check")
-	f("web", "DeadlineExceeded", "-max-time", "1", at, "grpc.health.v1.Health/Watch")
 	f("web:81", "Unavailable\nweb.default.svc.cluster.local does not serve this port", at, "list")
 	// An answer of the mesh's own is a status with a message, which grpcurl shows as it would the application's.
 	f("web", "Unavailable", "-H", "outrider-stand-in: status=503", "-d", "{}", at, "outrider.echo.v1.Echo/Echo")
