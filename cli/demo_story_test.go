@@ -105,8 +105,18 @@ func (d *demoRun) query(expression string) float64 {
 	return n
 }
 
+// unraced skips a whole demo under the race detector, which slows its eleven sidecars, their applications and Prometheus
+// down to where scrapes miss each other.
+func unraced(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("the race detector slows a whole demo down too much; its parts run under it in local, proxy and e2e")
+	}
+}
+
 // TestDemoTellsOfABreaker follows the demo's story, and holds what it says to the metrics of the mesh that it ran.
 func TestDemoTellsOfABreaker(t *testing.T) {
+	unraced(t)
 	d := startDemo(t)
 	order := regexp.MustCompile(`(?s)s  broken .*status=503'\n.*s  open +after (\d+) failures;.*s  fallback  200 OK, x-outrider-reason: fallback: .*s  probe .*s  healed .*s  closed .* answered (\d+) requests, (\d+) of them`)
 	d.until("the story is told", func() bool { return order.MatchString(d.out.String()) })
@@ -146,6 +156,7 @@ func TestDemoTellsOfABreaker(t *testing.T) {
 
 // TestDemoWithoutABreaker has nothing to tell where the user's file has no breaker, and fails where it never opens.
 func TestDemoWithoutABreaker(t *testing.T) {
+	unraced(t)
 	file, err := examples.Storefront.ReadFile(examples.StorefrontDir + "/resilience.yaml")
 	if err != nil {
 		t.Fatal(err)
