@@ -20,7 +20,7 @@ func (l *rateLimit) shared() *model.SharedLimit {
 		var entries []model.DescriptorEntry
 		for _, e := range d {
 			entries = append(entries, model.DescriptorEntry{
-				Key: e.Key, Value: e.Value,
+				Label: e.Key, Value: e.Value,
 				From: model.RateKey{Identity: e.ClientIdentity, SourceIP: e.SourceIP, Header: strings.ToLower(e.Header)},
 			})
 		}

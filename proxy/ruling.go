@@ -32,7 +32,7 @@ descriptors:
 			if len(v) == 0 {
 				continue descriptors
 			}
-			a.entry = appendBytes(appendText(a.entry[:0], 1, d[j].Key), 2, wellFormed(v))
+			a.entry = appendBytes(appendText(a.entry[:0], 1, d[j].Label), 2, wellFormed(v))
 			a.descriptor = appendBytes(a.descriptor, 1, a.entry)
 		}
 		m = appendBytes(m, 2, a.descriptor)

@@ -179,11 +179,11 @@ func sharing(address string, limits ...model.RateLimit) func(s *model.Snapshot, 
 }
 
 func entry(key, value string) model.DescriptorEntry {
-	return model.DescriptorEntry{Key: key, Value: value}
+	return model.DescriptorEntry{Label: key, Value: value}
 }
 
 func header(key, name string) model.DescriptorEntry {
-	return model.DescriptorEntry{Key: key, From: model.RateKey{Header: name}}
+	return model.DescriptorEntry{Label: key, From: model.RateKey{Header: name}}
 }
 
 // shared is a limit that waits for its answer for longer than any machine needs, unless change says otherwise.
@@ -242,8 +242,8 @@ func TestSharedLimit(t *testing.T) {
 func TestSharedLimitDescriptors(t *testing.T) {
 	service, o := newRateService(t, 1000), newOrigin(t, nil)
 	p := start(t, snapshotOf(sharing(service.address, shared(nil,
-		[]model.DescriptorEntry{{Key: "client", From: model.RateKey{Identity: true}}},
-		[]model.DescriptorEntry{{Key: "remote_address", From: model.RateKey{SourceIP: true}}, entry("a", "b")},
+		[]model.DescriptorEntry{{Label: "client", From: model.RateKey{Identity: true}}},
+		[]model.DescriptorEntry{{Label: "remote_address", From: model.RateKey{SourceIP: true}}, entry("a", "b")},
 		[]model.DescriptorEntry{header("user", "x-user")},
 		[]model.DescriptorEntry{header("empty", "x-empty")},
 	)), o.address()), Limits{})
@@ -453,7 +453,7 @@ func TestSharedLimitAllocatesNothing(t *testing.T) {
 		_ = mux.New(l, http2.Server, a, http2.Options{}, now).Serve(nil)
 	})
 	l := shared(nil, []model.DescriptorEntry{entry("path", "/x"), header("agent", "user-agent")},
-		[]model.DescriptorEntry{{Key: "client", From: model.RateKey{Identity: true}}, {Key: "remote_address", From: model.RateKey{SourceIP: true}}})
+		[]model.DescriptorEntry{{Label: "client", From: model.RateKey{Identity: true}}, {Label: "remote_address", From: model.RateKey{SourceIP: true}}})
 	l.Headers = "always"
 	p := start(t, snapshotOf(sharing(service.address(), l), newOrigin(t, fixed(300)).address()), Limits{})
 	loop := newLoop(t, p, "GET /a/b?c=d HTTP/1.1\r\nHost: app\r\nUser-Agent: test\r\n\r\n")

@@ -54,9 +54,9 @@ type SharedLimit struct {
 	FailOpen bool `json:"failOpen,omitempty"`
 }
 
-// DescriptorEntry is a key of a descriptor and where its value comes from: Value itself where From is the zero RateKey.
+// DescriptorEntry is a label (the protocol's key) of a descriptor and where its value comes from: Value itself where From is the zero RateKey.
 type DescriptorEntry struct {
-	Key   string  `json:"key"`
+	Label string  `json:"key"`
 	Value string  `json:"value,omitempty"`
 	From  RateKey `json:"from,omitzero"`
 }
@@ -77,7 +77,7 @@ func (l *SharedLimit) validate(clusters map[string]bool) error {
 			return fmt.Errorf("descriptor %d has no entries", i)
 		}
 		for j := range d {
-			if d[j].Key == "" || (d[j].Value == "") == (d[j].From == RateKey{}) {
+			if d[j].Label == "" || (d[j].Value == "") == (d[j].From == RateKey{}) {
 				return fmt.Errorf("descriptor %d: entry %d has no key, or not one source of its value", i, j)
 			}
 		}
