@@ -128,9 +128,9 @@ func TestRetriesAsEnvoy(t *testing.T) {
 		}
 		routes += fmt.Sprintf("              - {match: {prefix: /%s/}, route: {cluster: app, timeout: 0s%s}}\n", c.name, policy)
 	}
-	timed := "  - match: [{uri: {prefix: /timed/}}]\n    route: [{destination: {host: web}}]\n    timeout: 200ms\n    retries: {attempts: 5, retryOn: 5xx, perTryTimeout: 90ms, backoff: 1ms}\n"
+	timed := "  - match: [{uri: {prefix: /timed/}}]\n    route: [{destination: {host: web}}]\n    timeout: 200ms\n    retries: {attempts: 5, retryOn: 5xx, perTryTimeout: 150ms, backoff: 1ms}\n"
 	virtual += timed + "  - route: [{destination: {host: web}}]\n"
-	routes += "              - {match: {prefix: /timed/}, route: {cluster: app, timeout: 0.2s, retry_policy: {num_retries: 5, retry_on: 5xx, per_try_timeout: 0.09s, retry_back_off: {base_interval: 0.001s, max_interval: 0.01s}}}}\n"
+	routes += "              - {match: {prefix: /timed/}, route: {cluster: app, timeout: 0.2s, retry_policy: {num_retries: 5, retry_on: 5xx, per_try_timeout: 0.15s, retry_back_off: {base_interval: 0.001s, max_interval: 0.01s}}}}\n"
 	e := newEnvoy(t, routes, "", at)
 	m := up(t, service("web", "app: web")+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+virtual, apps(at))
 

@@ -151,7 +151,7 @@ func (x *exchange) disengage() {
 // forgo leaves the endpoint after an attempt whose outcome will not be used. Of an answer that is here as a whole, the
 // connection can be kept.
 func (x *exchange) forgo(v verdict) {
-	if v == answered && x.up != nil && x.answer != nil {
+	if v == answered && x.up != nil && x.answer != nil && (x.pump == nil || x.pump.settled()) {
 		none := x.res.BodyLength == message.NoBody || x.res.HeadOnly || isHead(&x.req)
 		switch n := x.res.BodyLength; {
 		case none && x.answer.Len() == 0:
