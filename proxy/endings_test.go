@@ -18,7 +18,7 @@ import (
 func counts(t *testing.T, p *Proxy, want map[string]float64) {
 	t.Helper()
 	var got map[string]float64
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		got = requestsTotal(t, p.metrics.Gatherer(), "response_code", "response_flags")
 		if fmt.Sprint(got) == fmt.Sprint(want) {
 			return
@@ -27,24 +27,42 @@ func counts(t *testing.T, p *Proxy, want map[string]float64) {
 	t.Errorf("recorded %v, want %v", got, want)
 }
 
-// settled checks that nothing is left of what the clients of p did, but for idle connections.
+// settled waits until nothing is left of what the clients of p did, but for idle connections.
 func settled(t testing.TB, p *Proxy) {
 	t.Helper()
-	eventually(t, "the end of all connections", func() bool { return p.conns.count() == 0 })
+	var left string
+	for end := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		if left = remains(p); left == "" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("left over:%s", left)
+			return
+		}
+	}
+}
+
+// remains tells what of the exchanges of p is still there.
+func remains(p *Proxy) string {
+	var b strings.Builder
+	if n := p.conns.count(); n != 0 {
+		fmt.Fprintf(&b, " %d connections;", n)
+	}
 	if n := p.conns.fine.Load(); n != 0 {
-		t.Errorf("%d exchanges ask for the fine tick", n)
+		fmt.Fprintf(&b, " %d exchanges that ask for the fine tick;", n)
 	}
 	for name, c := range p.upstream.Current() {
 		for i := range c.Members {
 			m := &c.Members[i]
 			if n := m.Host.Active.Load(); n != 0 {
-				t.Errorf("%s: %d exchanges active at %s", name, n, m.Address())
+				fmt.Fprintf(&b, " %d exchanges active at %s of %s;", n, m.Address(), name)
 			}
 			if active, _ := m.Connections(); active != 0 {
-				t.Errorf("%s: %d connections in use at %s", name, active, m.Address())
+				fmt.Fprintf(&b, " %d connections in use at %s of %s;", active, m.Address(), name)
 			}
 		}
 	}
+	return b.String()
 }
 
 // deaf returns an address where connecting neither succeeds nor fails: its backlog is full.

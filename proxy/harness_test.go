@@ -195,7 +195,7 @@ func dial(t testing.TB, p *Proxy, listener string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	return &client{t: t, Conn: nc, r: bufio.NewReader(nc)}
 }
 
@@ -289,10 +289,14 @@ func (c *client) closed() {
 	}
 }
 
+// patience is how long a test waits for what others bring about: longer than any machine takes for it, since only a
+// failure waits so long.
+const patience = 30 * time.Second
+
 // eventually waits for a condition that other goroutines bring about.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); {
+	for end := time.Now().Add(patience); !ok(); {
 		if time.Now().After(end) {
 			t.Fatal("does not come: " + what)
 		}
