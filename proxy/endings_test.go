@@ -92,21 +92,52 @@ func deaf(t *testing.T) string {
 	return ""
 }
 
-// Each way that an exchange can end has its status for the client, its code and flags in the metrics, and leaves nothing behind.
+// blamed checks what outrider_request_failures_total says of the one exchange that p has recorded, whose flags are known, and
+// whose reason is where the client was told one.
+func blamed(t *testing.T, p *Proxy, flags, reason string) {
+	t.Helper()
+	families, err := p.metrics.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range families {
+		if f.GetName() != "outrider_request_failures_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			got = append(got, fmt.Sprint(labelOf(m, "reason"), " ", labelOf(m, "response_flags"), " ", m.GetCounter().GetValue()))
+			if named := labelOf(m, "reason"); reason == "" && outcomeNamed(named) != configured {
+				reason = named
+			}
+		}
+	}
+	if want := fmt.Sprint(reason, " ", flags, " 1"); len(got) != 1 || got[0] != want {
+		t.Errorf("failures counted: %v, want %s", got, want)
+	}
+}
+
+// Each way that an exchange can end has its status for the client, its code, flags and reason in the metrics, and leaves
+// nothing behind.
 func TestEndings(t *testing.T) {
 	timeout := func(d time.Duration) func(*model.Snapshot, *model.Rule) {
 		return func(_ *model.Snapshot, r *model.Rule) { r.Route.Timeout = model.Duration(d) }
 	}
 	hang := func(_ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) }
+	told := ""
 	f := func(name string, edit func(*model.Snapshot, *model.Rule), serve func(net.Conn, *bufio.Reader), recorded string, client func(t *testing.T, c *client)) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
+			told = ""
 			o := newOrigin(t, serve)
 			p := start(t, snapshotOf(edit, o.address()), Limits{HeadTimeout: 300 * time.Millisecond})
 			c := dial(t, p, "outbound")
 			client(t, c)
 			_ = c.Close()
 			counts(t, p, map[string]float64{recorded: 1})
+			if recorded != "200|-" {
+				blamed(t, p, recorded[strings.IndexByte(recorded, '|')+1:], told)
+			}
 			settled(t, p)
 		})
 	}
@@ -117,6 +148,7 @@ func TestEndings(t *testing.T) {
 			if a := c.read(request[:strings.IndexByte(request, ' ')]); a.status != status || a.field("x-outrider-reason") != reason {
 				t.Errorf("got %+v", a)
 			}
+			told = reason
 		}
 	}
 	truncated := func(request string) func(*testing.T, *client) {

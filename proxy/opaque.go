@@ -109,6 +109,9 @@ func (x *exchange) edge() *telemetry.TCP {
 // unreached counts a connection that found no other end.
 func (x *exchange) unreached() {
 	t, flags := x.edge(), endings[x.outcome].flags
+	if x.outcome > configured {
+		t.Failed(x.outcome.String(), flags)
+	}
 	t.Opened(flags)
 	t.Bytes(0, 0, flags)
 	t.Closed(flags)

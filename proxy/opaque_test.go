@@ -99,7 +99,7 @@ func TestOpaqueUnreached(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = dead.Close()
-	f := func(name, series string, s *model.Snapshot) {
+	f := func(name, series, reason string, s *model.Snapshot) {
 		t.Run(name, func(t *testing.T) {
 			p := start(t, s, Limits{})
 			nc, err := net.Dial("tcp", p.Address("db"))
@@ -114,10 +114,11 @@ func TestOpaqueUnreached(t *testing.T) {
 				got := tcpTotals(t, p.metrics.Gatherer())
 				return got["connections_opened_total "+series] == 1 && got["connections_closed_total "+series] == 1
 			})
+			blamed(t, p, strings.Fields(series)[0], reason)
 		})
 	}
-	f("nobody answers", "UF db", opaqueOf(dead.Addr().String()))
-	f("no endpoint", "UH db", opaqueOf())
+	f("nobody answers", "UF db", "upstream_connect", opaqueOf(dead.Addr().String()))
+	f("no endpoint", "UH db", "no_healthy_endpoint", opaqueOf())
 }
 
 func TestOpaqueTriesAnotherEndpoint(t *testing.T) {

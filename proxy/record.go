@@ -32,8 +32,12 @@ func (x *exchange) record() {
 	if x.grpc {
 		x.tell()
 	}
-	x.handle().Record(&telemetry.Exchange{
-		Status: x.status, GRPC: x.grpc, GRPCStatus: x.grpcStatus, Flags: endings[x.outcome].flags | x.flags,
+	h, e := x.handle(), &endings[x.outcome]
+	if x.outcome > configured {
+		h.Failed(e.name, e.flags|x.flags)
+	}
+	h.Record(&telemetry.Exchange{
+		Status: x.status, GRPC: x.grpc, GRPCStatus: x.grpcStatus, Flags: e.flags | x.flags,
 		Duration:     time.Duration(now() - x.begin),
 		RequestBytes: x.received, ResponseBytes: x.sent,
 	})

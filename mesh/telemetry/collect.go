@@ -113,7 +113,7 @@ type families struct {
 	requests, duration, requestBytes, responseBytes *family
 	requestMessages, responseMessages               *family
 	opened, closed, sent, received                  *family
-	upstreams                                       *family
+	upstreams, failures                             *family
 	abuse, handshakes, protocols, expiry            *family
 }
 
@@ -134,6 +134,8 @@ func newFamilies() families {
 		received: newFamily("istio_tcp_received_bytes_total", "Bytes received from TCP clients.", tcpLabelNames),
 		upstreams: newFamily("outrider_upstream_requests_total",
 			"Attempts that an endpoint was sent, by its answer's status; 0 where none came.", upstreamNames),
+		failures: newFamily("outrider_request_failures_total",
+			"Requests, and connections that are passed on unread, that ended neither with an application's answer nor with one that is configured, by x-outrider-reason.", failureNames),
 		abuse: newFamily("outrider_abuse_total", "Times that a limit against abuse of a protocol acted.", abuseNames),
 		handshakes: newFamily("outrider_tls_handshakes_total",
 			"TLS handshakes, by what the sidecar was in them and how they ended.", handshakeLabels),
@@ -147,7 +149,7 @@ func newFamilies() families {
 func (f *families) all() []*family {
 	return []*family{
 		f.requests, f.duration, f.requestBytes, f.responseBytes, f.requestMessages, f.responseMessages,
-		f.opened, f.closed, f.sent, f.received, f.upstreams, f.abuse, f.handshakes, f.protocols, f.expiry,
+		f.opened, f.closed, f.sent, f.received, f.upstreams, f.failures, f.abuse, f.handshakes, f.protocols, f.expiry,
 	}
 }
 
@@ -170,6 +172,10 @@ func (m *Metrics) Collect(c chan<- prometheus.Metric) {
 	for _, u := range m.endpoints {
 		endpoints = append(endpoints, u)
 	}
+	failing := make([]*failures, 0, len(m.failures))
+	for _, f := range m.failures {
+		failing = append(failing, f)
+	}
 	m.mu.Unlock()
 
 	said := map[[messageLabelCount]string]*messages{}
@@ -187,6 +193,9 @@ func (m *Metrics) Collect(c chan<- prometheus.Metric) {
 	}
 	for _, u := range endpoints {
 		u.collect(c)
+	}
+	for _, f := range failing {
+		f.collect(c)
 	}
 	m.collectConnections(c)
 }

@@ -11,6 +11,8 @@ type edge struct {
 	hold
 	m      *Metrics
 	labels edgeLabels
+	// failures are those of the edge's service, which edges share.
+	failures *failures
 	// claimed says that the edge came from what a client said of itself; guarded by m.mu.
 	claimed bool
 
@@ -27,7 +29,7 @@ func (m *Metrics) edge(l *edgeLabels) *edge {
 	m.sweep()
 	e, ok := m.edges[*l]
 	if !ok {
-		e = &edge{m: m, labels: *l}
+		e = &edge{m: m, labels: *l, failures: m.failing(l)}
 		m.edges[*l] = e
 	}
 	m.take(&e.hold, !ok)

@@ -61,6 +61,7 @@ type Metrics struct {
 	mu        sync.Mutex
 	edges     map[edgeLabels]*edge
 	endpoints map[upstreamLabels]*Upstream
+	failures  map[failureLabels]*failures
 	released  int // edges and endpoints that nobody holds
 	peers     int // claimed edges
 }
@@ -86,7 +87,7 @@ func New(self model.Peer, o Options) *Metrics {
 		registry: prometheus.NewRegistry(), self: self, principal: o.Principal,
 		retain: o.Retain, maxPeers: o.MaxPeers, clock: o.Clock, log: o.Log,
 		families: newFamilies(), born: o.Clock().UnixNano(),
-		edges: map[edgeLabels]*edge{}, endpoints: map[upstreamLabels]*Upstream{},
+		edges: map[edgeLabels]*edge{}, endpoints: map[upstreamLabels]*Upstream{}, failures: map[failureLabels]*failures{},
 	}
 	m.own()
 	m.registry.MustRegister(m, m.generation, m.applied, m.rejected, m.version, m.overflow)
@@ -195,6 +196,7 @@ func (m *Metrics) sweep() {
 	for k, e := range m.edges {
 		if e.users == 0 && now.Sub(e.since) >= m.retain {
 			delete(m.edges, k)
+			m.forget(e.failures)
 			m.released--
 			if e.claimed {
 				m.peers--

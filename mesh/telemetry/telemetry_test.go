@@ -240,6 +240,7 @@ func TestRecordAllocatesNothing(t *testing.T) {
 		}
 	}
 	f("HTTP.Record", func() { h.Record(ok); h.Record(late) })
+	f("HTTP.Failed", func() { h.Failed("route_timeout", UT) })
 	f("Upstream.Record", func() { u.Record(200); u.Record(503) })
 	f("HTTP.Record of gRPC", func() { h.Record(call); h.Record(bare) })
 	f("HTTP.Messages", func() { h.Messages(1, 2) })

@@ -30,6 +30,7 @@ func full() *Metrics {
 			h.Record(&Exchange{Status: 200 + n%3*100, GRPCStatus: n % 2, GRPC: n%3 == 0, Duration: time.Duration(n*n) * time.Microsecond, RequestBytes: int64(n) << 30, ResponseBytes: 1})
 		}
 		h.Messages(12345678, 0)
+		h.Failed("upstream_connect", UF|URX)
 		c.Opened(UF)
 		c.Bytes(1<<53, 1<<62, UF)
 	}
