@@ -92,6 +92,8 @@ type Proxy struct {
 	stats    stats
 	floods   http2.Stats
 	crew     crew
+	// firstStream is the id of the first stream on a connection to an endpoint; tests begin near the last one.
+	firstStream uint32
 
 	// change serialises Apply, Drain and Close.
 	change     sync.Mutex

@@ -179,7 +179,14 @@ func (s *session) Request(st *http2.Stream, r *message.Request, end bool) {
 	s.mu.Unlock()
 	s.serving.Add(1) // multiplex waits for it
 	s.begun = append(s.begun, k)
+	if st.ID() >= lastStreams {
+		s.retire() // a client that finds no id any more would have to find out by itself
+	}
 }
+
+// lastStreams is the id from which on a client is asked for a new connection, while those that it opens meanwhile still find
+// one (RFC 9113 §5.1.1).
+const lastStreams = http2.LastStream - 1<<14
 
 // run lets the exchanges that have begun run: now the body is there too of those whose client sent it with the head.
 func (s *session) run() {
@@ -332,7 +339,9 @@ func (e *endpointEvents) Settings() { e.shared.Settled() }
 
 // speak2 makes the HTTP/2 of a connection to an endpoint.
 func (p *Proxy) speak2(s *upstream.Shared) *mux.Mux {
-	return mux.New(s.Link(), http2.Client, &endpointEvents{shared: s}, http2.Options{Limits: p.limits.Head, Stats: &p.floods}, now)
+	return mux.New(s.Link(), http2.Client, &endpointEvents{shared: s}, http2.Options{
+		Limits: p.limits.Head, Stats: &p.floods, FirstStream: p.firstStream,
+	}, now)
 }
 
 // countFloods tells the metrics which limits of HTTP/2 act.

@@ -92,6 +92,7 @@ func New(role Role, h Handler, o Options) *Conn {
 	if role == Client {
 		c.stage = atSettings
 		b = append(b, Preface...)
+		c.lastID = max(o.FirstStream, 2) - 2
 	}
 	at := len(b)
 	b = appendFrame(b, 0, frameSettings, 0, 0)

@@ -345,8 +345,7 @@ func TestMaxStreams(t *testing.T) {
 	k.w.get(9).get(11)
 	k.expect("HEADERS 7 :status=200 content-length=0 end", "HEADERS 3 :status=200 content-length=0 end", "RST_STREAM 11 REFUSED_STREAM")
 
-	c := newRawClient(t, Options{})
-	c.lastID = maxID - 4
+	c := newRawClient(t, Options{FirstStream: LastStream - 2})
 	if _, err := c.Open(get("/"), nil, true); err != nil || c.Room(0) != 1 {
 		t.Error(err, c.Room(0))
 	}

@@ -126,7 +126,13 @@ type Options struct {
 	Now func() int64
 	// Stats, if not nil, counts for many connections.
 	Stats *Stats
+	// FirstStream is the id of the first stream that a client opens: odd, 1 where it is 0. Any is allowed (RFC 9113 §5.1.1);
+	// tests begin near the last one with it, which is LastStream.
+	FirstStream uint32
 }
+
+// LastStream is the highest id that a stream can have. A connection whose ids are used up takes no further stream.
+const LastStream = maxID
 
 // Stats count how often each limit has acted, over all connections that share it. All but Heads and Refused ended a connection.
 type Stats struct {
