@@ -17,7 +17,7 @@ var policyBlocks = covers("loadBalancer.", "loadBalancer.simple", "loadBalancer.
 	"loadBalancer.warmup", "loadBalancer.warmupDurationSecs", "connectionPool.", "outlierDetection.", "tls").
 	and(poolCoverage.under("connectionPool."), outlierCoverage.under("outlierDetection."))
 
-var policyCoverage = covers("portLevelSettings.", "portLevelSettings.port", "retryBudget.", "retryBudget.percent", "retryBudget.minRetryConcurrency").
+var policyCoverage = covers("portLevelSettings.", "portLevelSettings.port", "retryBudget").
 	and(policyBlocks, policyBlocks.under("portLevelSettings."))
 
 var destinationRuleCoverage = covers("host", "exportTo", "workloadSelector", "subsets.", "subsets.name", "subsets.labels", "trafficPolicy.", "subsets.trafficPolicy.").
@@ -370,6 +370,9 @@ func (m *Mesh) newCluster(p *port, name string, d *destinationRule, secrets stri
 	c.KeepAlive2 = keepAlive2(c.Protocol, effective.pool.GetHttp())
 	c.undeclared = c.Protocol == model.Auto && !effective.pool.GetHttp().GetUseClientProtocol()
 	c.Limits = m.limits(effective.pool, effective.budget, opaque(c.Protocol))
+	if !opaque(c.Protocol) {
+		c.Retries = s.constraint
+	}
 	m.protect(c, effective)
 	m.secureCluster(c, d, effective.tls, secrets)
 	return c

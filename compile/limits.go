@@ -66,7 +66,7 @@ func bound(n int32) *uint32 {
 	return &u
 }
 
-// budget translates retryBudget: 20 percent and 3, unless it says otherwise.
+// budget translates retryBudget: 20 percent and 3, unless it says otherwise, of what is under way, or of what begins within budgetInterval.
 func budget(b *networking.TrafficPolicy_RetryBudget) *model.RetryBudget {
 	if b == nil {
 		return nil
@@ -74,6 +74,9 @@ func budget(b *networking.TrafficPolicy_RetryBudget) *model.RetryBudget {
 	out := &model.RetryBudget{Percent: 20, Least: cmp.Or(b.MinRetryConcurrency, 3)}
 	if b.Percent != nil {
 		out.Percent = min(max(b.Percent.Value, 0), 100)
+	}
+	if t := duration(b.BudgetInterval); t.Std() >= time.Millisecond {
+		out.Interval = t
 	}
 	return out
 }

@@ -108,6 +108,7 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m.readBreakers(objects, r)
 	m.readRateLimits(objects)
 	m.readBackendTLS(objects, r)
+	m.readTrafficPolicies(objects, r)
 	m.readVirtualServices(objects, r)
 	m.readRoutes(objects, r)
 	m.readSplits(objects, r)

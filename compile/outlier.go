@@ -91,9 +91,6 @@ func (m *Mesh) checkPolicy(o *config.Object, field string, p *networking.Traffic
 		checkPool(o, at+".connectionPool", l.ConnectionPool, requests(int(l.Port.GetNumber())), r)
 		checkCounts(o, at+".outlierDetection", l.OutlierDetection, r)
 	}
-	if t := p.RetryBudget.GetBudgetInterval(); t.AsDuration() > 0 {
-		r.without(o, field+".retryBudget.budgetInterval")
-	}
 }
 
 // checkCounts reports counts of errors that are never reached.

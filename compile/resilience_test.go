@@ -47,6 +47,12 @@ func retriesText(p *model.Retries) string {
 	if p.Backoff != 0 {
 		text += " backoff=" + p.Backoff.String()
 	}
+	if p.LeastWait != 0 {
+		text += " leastWait=" + p.LeastWait.String()
+	}
+	if a := p.Allowance; a != nil {
+		text += " " + allowanceText(a)
+	}
 	for _, flag := range []struct {
 		name string
 		set  bool
@@ -62,6 +68,10 @@ func retriesText(p *model.Retries) string {
 		return ""
 	}
 	return " retries{" + text + "}"
+}
+
+func allowanceText(a *model.RetryAllowance) string {
+	return fmt.Sprintf("allowance{%q ratio=%g perSecond=%g ttl=%s <%s>}", a.Name, a.Ratio, a.PerSecond, a.TTL, originText(*a.Origin))
 }
 
 // protectionText writes what limits the use of a cluster, and what lets its endpoints rest.
@@ -80,6 +90,9 @@ func protectionText(c *model.Cluster) string {
 		number("retries", l.Retries)
 		if l.Budget != nil {
 			parts = append(parts, fmt.Sprintf("budget=%g%%/%d", l.Budget.Percent, l.Budget.Least))
+			if l.Budget.Interval != 0 {
+				parts = append(parts, "interval="+l.Budget.Interval.String())
+			}
 		}
 		if l.PerConnection != 0 {
 			parts = append(parts, fmt.Sprintf("perConnection=%d", l.PerConnection))
@@ -94,6 +107,9 @@ func protectionText(c *model.Cluster) string {
 			parts = append(parts, fmt.Sprintf("keepAlive=%d/%s/%s", k.Probes, k.Time, k.Interval))
 		}
 		out += " limits{" + strings.Join(parts, " ") + "}"
+	}
+	if c.Retries != nil {
+		out += " " + allowanceText(c.Retries)
 	}
 	if o := c.Outlier; o != nil {
 		out += fmt.Sprintf(" outlier{5xx=%d gateway=%d local=%d split=%t statuses=%v interval=%s base=%s max=%d%% <%s>}",

@@ -162,12 +162,12 @@ func (s *scope) defaults(p *port, to []model.Destination) *model.Retries {
 }
 
 // routeRetries translates an HTTPRoute's retry: its statuses, and a connection that fails or breaks, or an attempt that takes
-// too long, whatever it says (Gateway API). nil is the mesh's default.
+// too long, whatever it says; its backoff is the least wait before each (Gateway API). nil is the mesh's default.
 func (m *Mesh) routeRetries(o *config.Object, field string, spec *gatewayv1.HTTPRouteRetry, r *report) *model.Retries {
 	if spec == nil {
 		return m.retry.outside
 	}
-	p := &model.Retries{Attempts: defaultAttempts, On: []string{"connect-failure", "refused-stream", "reset"}, Backoff: gatewayDuration(o, field+".backoff", spec.Backoff, r)}
+	p := &model.Retries{Attempts: defaultAttempts, On: []string{"connect-failure", "refused-stream", "reset"}, LeastWait: gatewayDuration(o, field+".backoff", spec.Backoff, r)}
 	if spec.Attempts != nil {
 		p.Attempts = uint32(max(*spec.Attempts, 0))
 	}

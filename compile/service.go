@@ -28,9 +28,10 @@ type service struct {
 	addresses  []string
 	altNames   []string // that its servers' certificates may have (ServiceEntry)
 	ports      []*port
-	linkerd    *linkerdRoute  // what Linkerd's annotations say of its routes; nil without any
-	accrual    *model.Accrual // and of its endpoints
-	absent     []model.Rule   // the answer at a port that it lacks
+	linkerd    *linkerdRoute         // what Linkerd's annotations say of its routes; nil without any
+	accrual    *model.Accrual        // and of its endpoints
+	constraint *model.RetryAllowance // of the retries of all its routes together (XBackendTrafficPolicy); nil is none
+	absent     []model.Rule          // the answer at a port that it lacks
 }
 
 func (s *service) port(number int) *port {

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	gatewayx "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 )
 
 // API groups.
@@ -24,6 +25,7 @@ const (
 	groupTelemetry  = "telemetry.istio.io"
 	groupExtensions = "extensions.istio.io"
 	groupGateway    = "gateway.networking.k8s.io"
+	groupGatewayX   = "gateway.networking.x-k8s.io"
 	groupSplit      = "split.smi-spec.io"
 	groupSpecs      = "specs.smi-spec.io"
 	groupAccess     = "access.smi-spec.io"
@@ -76,6 +78,8 @@ var kinds = map[[2]string]*kind{
 	{groupGateway, "TLSRoute"}:         {versions: []string{"v1", "v1alpha3", "v1alpha2"}, decode: whole[gatewayv1.TLSRoute], defaults: on(defaultTLSRoute), check: checks(checkTLSRoute)},
 	{groupGateway, "BackendTLSPolicy"}: {versions: []string{"v1", "v1alpha3"}, decode: whole[gatewayv1.BackendTLSPolicy], check: checks(checkBackendTLSPolicy)},
 	{groupGateway, "ReferenceGrant"}:   {versions: gatewayVersions, decode: whole[gatewayv1beta1.ReferenceGrant], check: checks(checkReferenceGrant)},
+
+	{groupGatewayX, "XBackendTrafficPolicy"}: {versions: []string{"v1alpha1"}, decode: whole[gatewayx.XBackendTrafficPolicy], defaults: on(defaultTrafficPolicy), check: checks(checkTrafficPolicy)},
 
 	{groupSplit, "TrafficSplit"}:   {versions: []string{"v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"}, decode: decodeTrafficSplit, check: checks(checkTrafficSplit)},
 	{groupSpecs, "HTTPRouteGroup"}: {versions: []string{"v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"}, decode: decodeHTTPRouteGroup, check: checks(checkHTTPRouteGroup)},

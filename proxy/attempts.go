@@ -52,9 +52,7 @@ func (x *exchange) failWith(o outcome, status int, why string, f fate) verdict {
 
 // attempts sends the request, again where that is allowed, until there is an answer to keep, or none to be had.
 func (x *exchange) attempts() verdict {
-	if a := x.retries().allowance; a != nil {
-		a.Request(now())
-	}
+	x.deposit()
 	for x.tries = 1; ; x.tries++ {
 		e, v := x.pick()
 		if e == nil {
@@ -62,7 +60,7 @@ func (x *exchange) attempts() verdict {
 		}
 		v = x.attempt(e)
 		if v == over || !x.retry(v) {
-			return v
+			return x.overdrawn(v)
 		}
 		x.forgo(v)
 		if !x.pause(x.retries().wait(x.tries, &x.rand)) {

@@ -70,6 +70,7 @@ type exchange struct {
 	bounded    bool // the breaker has a deadline, too: bound
 	lenient    bool // time limits begin when the request is here as a whole
 	fellBack   bool // the answer is that of the breaker's fallback
+	spent      bool // the destination's budget for retries did not allow one
 	told       bool // the client has an interim response
 	started    bool // the final response, or a piece of it, has gone to the client
 	complete   bool // the client has the whole response

@@ -65,7 +65,7 @@ var endings = [outcomeCount]ending{
 	slowRead:          {name: "slow_read", flags: telemetry.SI},
 	denied:            {name: "denied_by_policy", status: 502, flags: telemetry.NR, body: "the destination is not part of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY"},
 	retryExhausted:    {name: "retry_exhausted", status: 503, flags: telemetry.URX},
-	retryBudget:       {name: "retry_budget", status: 503, flags: telemetry.UO},
+	retryBudget:       {name: "retry_budget", status: 503, flags: telemetry.UO, body: "the retry budget of the destination is spent"},
 	breakerOpen:       {name: "breaker_open", status: 503, flags: telemetry.UO, body: "the circuit breaker before the destination is open"},
 	bulkheadFull:      {name: "bulkhead_full", status: 503, flags: telemetry.UO, body: "the circuit breaker before the destination admits no more requests at a time"},
 	breakerTimeout:    {name: "breaker_timeout", status: 504, flags: telemetry.UT, body: "the timeout of the circuit breaker before the destination has passed"},

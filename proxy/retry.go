@@ -45,6 +45,7 @@ type retries struct {
 	grpc       uint32
 	statuses   [10]uint64 // below 640
 	base, most int64      // of the back-off, nanoseconds
+	least      int64      // before it
 	allowance  *limit.Allowance
 }
 
@@ -59,7 +60,7 @@ func newRetries(s *model.Retries) (*retries, error) {
 	if s == nil {
 		return atOnce, nil
 	}
-	r := &retries{spec: s, attempts: s.Attempts, base: int64(s.Backoff)}
+	r := &retries{spec: s, attempts: s.Attempts, base: int64(s.Backoff), least: int64(s.LeastWait)}
 	if r.base == 0 {
 		r.base = int64(defaultBackoff)
 	}
@@ -90,13 +91,14 @@ func (r *retries) keep() int {
 	return keptBody
 }
 
-// wait returns how long to wait before the n-th retry: random, and longer each time (Envoy's exponential back-off).
+// wait returns how long to wait before the n-th retry: what it waits at least, and a random time that is longer each time (Envoy's
+// exponential back-off).
 func (r *retries) wait(n int, random *balance.Rand) time.Duration {
 	if r.base == 0 {
 		return 0
 	}
 	span := r.base * (1<<min(n, 10) - 1)
-	return time.Duration(min(int64(random.N(int(span))), r.most))
+	return time.Duration(r.least + min(int64(random.N(int(span))), r.most))
 }
 
 // wants says whether the policy names what became of an attempt.
@@ -169,6 +171,11 @@ func (x *exchange) retry(v verdict) bool {
 		x.flags |= telemetry.UO
 		t.Refused.Add(1)
 		return false
+	case x.target.cluster.Retries != nil && !x.target.cluster.Retries.Retry(now()):
+		x.flags |= telemetry.UO
+		x.spent = true
+		t.Refused.Add(1)
+		return false
 	case !x.permit():
 		t.Refused.Add(1)
 		return false
@@ -179,6 +186,27 @@ func (x *exchange) retry(v verdict) bool {
 	}
 	t.Retried.Add(1)
 	return true
+}
+
+// deposit counts the request for the budgets that its retries would be of.
+func (x *exchange) deposit() {
+	a, c := x.retries().allowance, x.target.cluster
+	if a != nil {
+		a.Request(now())
+	}
+	if c != nil && c.Retries != nil {
+		c.Retries.Request(now())
+	}
+}
+
+// overdrawn is what becomes of the last attempt. Its answer is not used where the destination's budget did not allow another
+// one: the Gateway API wants 503 then, whatever it was that the endpoint said.
+func (x *exchange) overdrawn(v verdict) verdict {
+	if !x.spent || v != answered {
+		return v
+	}
+	x.forgo(v)
+	return x.fail(retryBudget, unknown)
 }
 
 // retries is the policy for the exchange.

@@ -21,6 +21,9 @@ type Cluster struct {
 	KeepAlive2 *KeepAlive `json:"keepAlive2,omitempty"`
 	// Limits bound what is done with the cluster; nil is nothing but the defaults.
 	Limits *Limits `json:"limits,omitempty"`
+	// Retries is spent by the retries of all that is sent to the cluster (XBackendTrafficPolicy retryConstraint); nil is no limit. What
+	// it does not allow is answered 503, as the Gateway API wants it.
+	Retries *RetryAllowance `json:"retries,omitempty"`
 	// Outlier and Accrual let endpoints that fail rest; nil is never. At most one is set.
 	Outlier *Outlier `json:"outlier,omitempty"`
 	Accrual *Accrual `json:"accrual,omitempty"`

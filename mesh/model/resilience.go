@@ -12,8 +12,9 @@ type Retries struct {
 	// PerTry bounds each attempt; 0 is the route's timeout.
 	PerTry Duration `json:"perTry,omitempty"`
 	// Backoff is the base of the exponential, jittered wait between attempts; 0 is 25 ms. No wait is longer than ten times as much.
-	// An HTTPRoute's backoff is meant to be the least wait; Envoy and Istio take it for this base all the same.
 	Backoff Duration `json:"backoff,omitempty"`
+	// LeastWait comes before that wait: no attempt begins sooner after the failure of the one before (HTTPRoute retry.backoff).
+	LeastWait Duration `json:"leastWait,omitempty"`
 	// SameHosts lets an endpoint that has failed be asked again while others are left (retryIgnorePreviousHosts: false).
 	SameHosts bool `json:"sameHosts,omitempty"`
 	// RemoteLocalities prefers another priority than the ones that were tried (retryRemoteLocalities).
@@ -29,17 +30,22 @@ type Retries struct {
 	Origin  *Origin `json:"origin,omitempty"` // nil for the mesh's own default
 }
 
-// RetryAllowance allows Ratio retries for each request of the last TTL, and PerSecond ones besides.
+// RetryAllowance allows Ratio retries for each request of the last TTL, and PerSecond ones besides. The TTL is from 1 s to 1 h.
 type RetryAllowance struct {
+	// Name is what shares it: routes and clusters with the same one spend the same retries. "" is the route's own.
+	Name      string   `json:"name,omitempty"`
 	Ratio     float64  `json:"ratio"`
-	PerSecond int      `json:"perSecond"`
+	PerSecond float64  `json:"perSecond"`
 	TTL       Duration `json:"ttl"`
+	Origin    *Origin  `json:"origin,omitempty"`
 }
 
 // RetryBudget bounds the retries under way to Percent of the exchanges under way, but at least Least (DestinationRule retryBudget).
 type RetryBudget struct {
 	Percent float64 `json:"percent"`
 	Least   uint32  `json:"least"`
+	// Interval, where set, takes the attempts that began in it in place of the exchanges under way (budgetInterval).
+	Interval Duration `json:"interval,omitempty"`
 }
 
 // Limits bound what one proxy does with one cluster (DestinationRule connectionPool); nil is no limit, 0 is none at all.

@@ -75,19 +75,19 @@ type Allowance struct {
 const retry = 1000
 
 // NewAllowance returns a budget of ratio retries for each request of the last ttl, and perSecond retries in each second of it besides.
-// Linkerd's defaults are 0.2, 10 and 10 s; ratio may be from 0 to 1000, ttl from 1 s to 60 s.
-func NewAllowance(ratio float64, perSecond int, ttl time.Duration, now int64) (*Allowance, error) {
+// Linkerd's and the Gateway API's defaults are 0.2, 10 and 10 s; ratio may be from 0 to 1000, ttl from 1 s to 1 h.
+func NewAllowance(ratio, perSecond float64, ttl time.Duration, now int64) (*Allowance, error) {
 	switch {
 	case !(ratio >= 0 && ratio <= 1000):
 		return nil, fmt.Errorf("retryRatio is %v: it must be between 0 and 1000", ratio)
-	case perSecond < 0 || perSecond > 1_000_000:
-		return nil, fmt.Errorf("minRetriesPerSecond is %d: it must be between 0 and 1000000", perSecond)
-	case ttl < time.Second || ttl > time.Minute:
-		return nil, fmt.Errorf("ttl is %v: it must be between 1s and 60s", ttl)
+	case !(perSecond >= 0 && perSecond <= 1e9):
+		return nil, fmt.Errorf("minRetriesPerSecond is %v: it must be between 0 and 1000000000", perSecond)
+	case ttl < time.Second || ttl > time.Hour:
+		return nil, fmt.Errorf("ttl is %v: it must be between 1s and 1h", ttl)
 	}
 	a := &Allowance{
 		deposit: int64(ratio*retry + 0.5),
-		reserve: int64(perSecond) * retry * int64(ttl) / int64(time.Second),
+		reserve: int64(perSecond*retry*ttl.Seconds() + 0.5),
 		size:    int64(ttl) / 10,
 	}
 	a.next = now + a.size

@@ -9,6 +9,7 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/accrual"
 	"github.com/outrider-mesh/outrider/proxy/balance"
+	"github.com/outrider-mesh/outrider/proxy/limit"
 	"github.com/outrider-mesh/outrider/proxy/outlier"
 )
 
@@ -39,6 +40,8 @@ type Cluster struct {
 
 	// Tally counts retries.
 	Tally *Tally
+	// Retries allows them; nil where nothing bounds them over time.
+	Retries *limit.Allowance
 	// Distrusted is done once it was said that TLS with an endpoint failed, and why.
 	Distrusted sync.Once
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy/balance"
 	"github.com/outrider-mesh/outrider/proxy/limit"
 )
 
@@ -45,9 +46,11 @@ var ErrTooMany error = &ErrOverflow{OverflowRequests}
 //
 // Locks are taken in this order: limits.mu, then Endpoint.mu.
 type limits struct {
+	clock                      balance.Clock
 	requests, pending, retries *limit.Count
 	budget                     *limit.Budget
-	budgeted                   atomic.Bool // the budget stands in for a fixed number of retries
+	budgeted                   atomic.Bool                  // the budget stands in for a fixed number of retries
+	recent                     atomic.Pointer[limit.Recent] // what the budget is a share of, where that is not what is under way
 	tuning                     atomic.Pointer[tuning]
 	refused                    atomic.Uint64 // opaque connections that found no room
 
@@ -71,9 +74,9 @@ type tuning struct {
 // untuned is what holds where no limits do.
 var untuned = tuning{idle: int64(idleTimeout)}
 
-func newLimits() *limits {
+func newLimits(clock balance.Clock) *limits {
 	const none = limit.Unlimited
-	l := &limits{requests: limit.NewCount(none), pending: limit.NewCount(none), retries: limit.NewCount(none)}
+	l := &limits{clock: clock, requests: limit.NewCount(none), pending: limit.NewCount(none), retries: limit.NewCount(none)}
 	l.budget, l.gate = limit.NewBudget(0, 0), limit.NewGate(none)
 	l.tuning.Store(&untuned)
 	return l
@@ -90,6 +93,7 @@ func (l *limits) configure(spec *model.Limits, endpoints []*Endpoint) {
 	if b := spec.Budget; b != nil {
 		l.budget.Configure(b.Percent, b.Least)
 	}
+	l.remember(spec.Budget)
 	l.budgeted.Store(spec.Budget != nil)
 	l.tuning.Store(tune(spec))
 	l.mu.Lock()
@@ -100,6 +104,16 @@ func (l *limits) configure(spec *model.Limits, endpoints []*Endpoint) {
 	}
 	l.gate.Configure(most(spec.Connections))
 	l.admit()
+}
+
+// remember begins to count what begins, where the budget b has an interval; as long as that stays the same, it goes on.
+func (l *limits) remember(b *model.RetryBudget) {
+	switch was := l.recent.Load(); {
+	case b == nil || b.Interval <= 0:
+		l.recent.Store(nil)
+	case was == nil || was.Span() != b.Interval.Std():
+		l.recent.Store(limit.NewRecent(b.Interval.Std(), l.clock()))
+	}
 }
 
 func most(n *uint32) uint32 {
@@ -168,7 +182,12 @@ func (c *Cluster) Retry() bool {
 }
 
 // allowed is how many retries the budget has room for in all.
-func (l *limits) allowed() int { return l.budget.Remaining(l.requests.Current() + l.pending.Current()) }
+func (l *limits) allowed() int {
+	if r := l.recent.Load(); r != nil {
+		return l.budget.Remaining(r.Sum(l.clock()))
+	}
+	return l.budget.Remaining(l.requests.Current() + l.pending.Current())
+}
 
 // RetryDone ends what Retry began.
 func (c *Cluster) RetryDone() {
@@ -191,6 +210,9 @@ func (e *Endpoint) Admit(a *Admission) error {
 		return ErrTooMany
 	}
 	a.limits = l
+	if r := l.recent.Load(); r != nil {
+		r.Add(l.clock())
+	}
 	return nil
 }
 

@@ -134,6 +134,9 @@ func (ch *Change) cluster(spec *model.Cluster) (*Cluster, error) {
 		c.Hasher = balance.NewHasher(spec.LoadBalancer.Hash)
 	}
 	ch.limit(c)
+	if c.Retries, err = ch.Allowance("", spec.Retries); err != nil {
+		return nil, err
+	}
 	if spec.Kind == model.Passthrough {
 		if c.dialled = s.dialled[spec.Name]; c.dialled == nil || old.TLS != c.TLS {
 			c.dialled = &dialled{endpoints: map[string]*Endpoint{}, set: s}
@@ -151,7 +154,7 @@ func (ch *Change) limit(c *Cluster) {
 	l := ch.set.limits[c.Spec.Name]
 	if c.Spec.Limits != nil {
 		if l == nil {
-			l = newLimits()
+			l = newLimits(ch.set.clock)
 		}
 		c.limits = l
 	}

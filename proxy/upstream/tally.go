@@ -24,22 +24,27 @@ type allowance struct {
 	*limit.Allowance
 }
 
-// Allowance returns the retry budget of a route, by a name that is the route's own. One that was there before, and has not
-// changed, goes on with what it has counted.
+// Allowance returns the retry budget that spec names, or else the one of the route whose own that name is. One that was there
+// before, and has not changed, goes on with what it has counted.
 func (ch *Change) Allowance(name string, spec *model.RetryAllowance) (*limit.Allowance, error) {
 	if spec == nil {
 		return nil, nil //nolint:nilnil // none is asked for, none is made
 	}
+	if spec.Name != "" {
+		name = spec.Name
+	}
+	bare := *spec
+	bare.Origin = nil
 	a, ok := ch.allowances[name]
 	if !ok {
 		a, ok = ch.set.allowances[name]
 	}
-	if !ok || a.spec != *spec {
+	if !ok || a.spec != bare {
 		made, err := limit.NewAllowance(spec.Ratio, spec.PerSecond, spec.TTL.Std(), ch.set.clock())
 		if err != nil {
 			return nil, fmt.Errorf("retry budget: %w", err)
 		}
-		a = allowance{*spec, made}
+		a = allowance{bare, made}
 	}
 	ch.allowances[name] = a
 	return a.Allowance, nil
