@@ -12,7 +12,6 @@ import (
 	"github.com/outrider-mesh/outrider/local/standin"
 	"github.com/outrider-mesh/outrider/mesh/admin"
 	"github.com/outrider-mesh/outrider/mesh/model"
-	"github.com/outrider-mesh/outrider/proxy"
 	"github.com/outrider-mesh/outrider/proxy/dashboard"
 )
 
@@ -24,7 +23,7 @@ func (m *Mesh) handler() http.Handler {
 	mux.HandleFunc("GET /config_dump", m.serveDump)
 	mux.HandleFunc("GET /clusters", m.serveClusters)
 	mux.Handle("GET /metrics", m.stats.handler())
-	mux.Handle("GET /hystrix.stream", dashboard.NewStream(dashboard.SourceFunc(m.breakers), proxy.Now, m.log))
+	mux.Handle("GET /hystrix.stream", m.stream)
 	mux.HandleFunc("GET /sd/prometheus", func(w http.ResponseWriter, r *http.Request) { prom.SD(m.targets()).ServeHTTP(w, r) })
 	mux.HandleFunc("GET /stand-ins", m.serveStandIns)
 	mux.HandleFunc("POST /stand-ins/{namespace}/{instance}", m.changeStandIn)

@@ -23,6 +23,8 @@ import (
 	"github.com/outrider-mesh/outrider/control/source"
 	"github.com/outrider-mesh/outrider/local/prom"
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy"
+	"github.com/outrider-mesh/outrider/proxy/dashboard"
 )
 
 // defaultDrain is how long exchanges under way may go on where MeshConfig does not say (terminationDrainDuration, Istio).
@@ -41,6 +43,7 @@ type Mesh struct {
 	listen  net.Listener // of the admin server, nil until it is bound
 	admin   *http.Server // nil until it serves
 	address string       // of the admin server
+	stream  *dashboard.Stream
 
 	stopping chan struct{} // closed when the end begins
 	done     chan struct{} // closed when everything has ended
@@ -115,6 +118,7 @@ func (m *Mesh) start(ctx context.Context) (err error) {
 			return fmt.Errorf("cannot start the local client's proxy: %s", r.Reason)
 		}
 	}
+	m.stream = dashboard.NewStream(dashboard.SourceFunc(m.breakers), proxy.Now, m.log)
 	m.admin = &http.Server{
 		Handler: m.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 5 * time.Minute,
 		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
@@ -388,6 +392,9 @@ func (m *Mesh) drainTime() time.Duration {
 // stand-ins that answer them. 0 cuts all off.
 func (m *Mesh) stop(within time.Duration) error {
 	close(m.stopping)
+	if m.stream != nil {
+		m.stream.Close() // before the sidecars go: it would tell of each
+	}
 	deadline := time.Now().Add(within)
 	var errs []error
 	if m.source != nil {
@@ -414,7 +421,9 @@ func (m *Mesh) stop(within time.Duration) error {
 	}
 	switch {
 	case m.admin != nil:
-		errs = append(errs, m.admin.Close())
+		if m.admin.Shutdown(ctx) != nil { // an answer under way may end
+			errs = append(errs, m.admin.Close())
+		}
 	case m.listen != nil:
 		errs = append(errs, m.listen.Close())
 	}

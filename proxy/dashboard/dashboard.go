@@ -7,6 +7,7 @@ package dashboard
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/outrider-mesh/outrider/proxy/breaker"
 )
@@ -45,11 +46,39 @@ func (n *Named) title(whole bool) string {
 	return title
 }
 
+// pool is what the thread pool would be called that the command shares with the others of its client and host: the host
+// without its domain, which is the same for all and would fill the dashboard's card.
+func (n *Named) pool() string {
+	pool, _, _ := strings.Cut(n.Group, ".svc.")
+	if n.Client != "" {
+		pool += "@" + n.Client
+	}
+	return pool
+}
+
 // command is a breaker as it is at one moment.
 type command struct {
 	Named
 	title string
 	breaker.Snapshot
+}
+
+// used says that there was a request. In Hystrix, a command is there from its first execution on.
+func (c *command) used() bool { return c.Active > 0 || c.Total != [breaker.EventCount]uint64{} }
+
+// concerned returns those commands that somebody who looks at several clients wants to see: where a client of a host has
+// used its breaker, those of clients that did not are left out. It reorders nothing, and uses the memory of commands.
+func concerned(commands []command) []command {
+	type object struct{ namespace, name, group string }
+	used := map[object]bool{}
+	for i := range commands {
+		if c := &commands[i]; c.used() {
+			used[object{c.Namespace, c.Name, c.Group}] = true
+		}
+	}
+	return slices.DeleteFunc(commands, func(c command) bool {
+		return c.Client != "" && used[object{c.Namespace, c.Name, c.Group}] && !c.used()
+	})
 }
 
 // read appends all breakers of s as they are now, by title.

@@ -3,6 +3,7 @@ package dashboard
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/outrider-mesh/outrider/proxy/breaker"
@@ -125,12 +126,12 @@ func appendCommand(b []byte, c *command, at int64) []byte {
 	m.bool("propertyValue_requestCacheEnabled", false)
 	m.bool("propertyValue_requestLogEnabled", false)
 	m.int("reportingHosts", 1)
-	m.text("threadPool", c.Group)
+	m.text("threadPool", c.pool())
 	m.end()
 	return m.b
 }
 
-// pool is what the commands of one group with the strategy THREAD would have in common in Hystrix.
+// pool is what a client's commands of one group with the strategy THREAD would have in common in Hystrix.
 type pool struct {
 	name                                 string
 	active                               int
@@ -150,11 +151,12 @@ func pools(commands []command) []pool {
 		if c.Settings.Strategy != breaker.Thread {
 			continue
 		}
-		n, ok := at[c.Group]
+		name := c.pool()
+		n, ok := at[name]
 		if !ok {
 			n = len(out)
-			at[c.Group] = n
-			out = append(out, pool{name: c.Group, window: c.Settings.RollingWindow})
+			at[name] = n
+			out = append(out, pool{name: name, window: c.Settings.RollingWindow})
 		}
 		p := &out[n]
 		p.active += c.Active
@@ -169,20 +171,21 @@ func pools(commands []command) []pool {
 }
 
 // appendPool appends the HystrixThreadPool message of p. There are no threads: a running command stands for one, the pool
-// is as large as there are of them, and nothing waits in it.
+// is as large as there were at once within the window, and nothing waits in it.
 func appendPool(b []byte, p *pool, at int64) []byte {
 	m := message{b: b}
 	active := int64(p.active)
+	size := max(active, int64(p.most))
 	m.begin()
 	m.text("type", "HystrixThreadPool")
 	m.text("name", p.name)
 	m.int("currentTime", at)
 	m.int("currentActiveCount", active)
 	m.count("currentCompletedTaskCount", p.completed)
-	m.int("currentCorePoolSize", active)
-	m.int("currentLargestPoolSize", max(active, int64(p.most)))
-	m.int("currentMaximumPoolSize", active)
-	m.int("currentPoolSize", active)
+	m.int("currentCorePoolSize", size)
+	m.int("currentLargestPoolSize", size)
+	m.int("currentMaximumPoolSize", size)
+	m.int("currentPoolSize", size)
 	m.int("currentQueueSize", 0)
 	m.int("currentTaskCount", active+int64(p.completed))
 	m.count("rollingCountThreadsExecuted", p.executed)
@@ -194,3 +197,26 @@ func appendPool(b []byte, p *pool, at int64) []byte {
 	m.end()
 	return m.b
 }
+
+// appendGone appends the message by which the dashboard takes a card away. It looks the card up by escapedName: the name escaped
+// for a selector, and the number of the stream on the page, which is the first.
+func appendGone(b []byte, kind, name string, at int64) []byte {
+	m := message{b: b}
+	m.begin()
+	m.text("type", kind)
+	m.text("name", name)
+	m.int("currentTime", at)
+	m.text("deleteData", "true")
+	m.text("escapedName", escape.Replace(name)+"_0")
+	m.end()
+	return m.b
+}
+
+// escape escapes what the dashboard itself escapes in names.
+var escape = func() *strings.Replacer {
+	var pairs []string
+	for _, c := range " !\"#$%&'()*+,./:;<=>?@[]^`{|}~" {
+		pairs = append(pairs, string(c), `\`+string(c))
+	}
+	return strings.NewReplacer(pairs...)
+}()

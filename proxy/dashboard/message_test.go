@@ -135,11 +135,11 @@ func TestValues(t *testing.T) {
 		"rollingCountThreadPoolRejected=1 rollingCountShortCircuited=3 rollingCountSemaphoreRejected=0 rollingCountFallbackMissing=25 rollingCountExceptionsThrown=26 "+
 		"currentConcurrentExecutionCount=0 rollingMaxConcurrentExecutionCount=1 propertyValue_circuitBreakerRequestVolumeThreshold=20 "+
 		"propertyValue_circuitBreakerSleepWindowInMilliseconds=5000 propertyValue_circuitBreakerErrorThresholdPercentage=50 propertyValue_executionIsolationStrategy=SEMAPHORE "+
-		"propertyValue_executionTimeoutInMilliseconds=1000 propertyValue_metricsRollingStatisticalWindowInMilliseconds=10000 reportingHosts=1 threadPool=ratings.default.svc.cluster.local")
+		"propertyValue_executionTimeoutInMilliseconds=1000 propertyValue_metricsRollingStatisticalWindowInMilliseconds=10000 reportingHosts=1 threadPool=ratings.default@productpage-v1")
 	if l := events[1]["latencyExecute"].(map[string]any); l["0"] != 0.0 || l["50"] != 80.0 || l["100"] != 1000.0 || events[1]["latencyExecute_mean"] == 0.0 {
 		t.Errorf("latencies are %v, mean %v", l, events[1]["latencyExecute_mean"])
 	}
-	f(events[2], "type=HystrixThreadPool name=details currentActiveCount=1 currentCompletedTaskCount=1 currentTaskCount=2 rollingCountThreadsExecuted=1 rollingMaxActiveThreads=1 currentQueueSize=0")
+	f(events[2], "type=HystrixThreadPool name=details currentActiveCount=1 currentCompletedTaskCount=1 currentTaskCount=2 rollingCountThreadsExecuted=1 rollingMaxActiveThreads=1 currentPoolSize=1 currentQueueSize=0")
 }
 
 // TestTitles tells breakers apart that would be called the same, and keeps an order of its own.

@@ -4,14 +4,18 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/outrider-mesh/outrider/proxy/breaker"
 )
 
 // page is a client that notes when it got what.
@@ -121,6 +125,80 @@ func TestStreamClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = head.Body.Close()
+}
+
+// TestStreamEnds closes a stream while a client reads it, and asks for another one.
+func TestStreamEnds(t *testing.T) {
+	s := NewStream(list{}, func() int64 { return 0 }, nil)
+	server := httptest.NewServer(s)
+	defer server.Close()
+	r, err := http.Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	s.Close()
+	s.Close()
+	if text, err := io.ReadAll(r.Body); err != nil || !strings.HasSuffix(string(text), "ping: \n\n") {
+		t.Errorf("the stream ends with %v after %q", err, text)
+	}
+	r, err = http.Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("after the end: status %d", r.StatusCode)
+	}
+}
+
+// TestView shows several clients' breakers: while nobody asked a host all are there, then those that did; who has gone is taken
+// away once, with its pool.
+func TestView(t *testing.T) {
+	ask := func(r rig) rig {
+		r.call(100*ms, 40*ms, breaker.Succeeded)
+		return r
+	}
+	pooled := func(s *breaker.Settings) { s.Strategy = breaker.Thread }
+	named := func(name, client string, r rig) Named {
+		return Named{Namespace: "default", Name: name, Client: client, Group: name + ".default.svc.cluster.local", Breaker: r.Breaker}
+	}
+	fresh := newRig(t, nil)
+	a, b := named("a", "one", fresh), named("a", "two", newRig(t, nil))
+	pool := named("p", "one", ask(newRig(t, pooled)))
+	var v view
+	f := func(want string, all ...Named) {
+		t.Helper()
+		var got []string
+		for event := range bytes.SplitSeq(v.append(nil, list(all), 3*second, 0), []byte("\n\n")) {
+			if len(event) == 0 {
+				continue
+			}
+			var e struct{ Type, Name, DeleteData, EscapedName string }
+			if err := json.Unmarshal(bytes.TrimPrefix(event, []byte("data: ")), &e); err != nil {
+				t.Fatalf("%s: %v", event, err)
+			}
+			text := strings.ToLower(strings.TrimPrefix(e.Type, "Hystrix")) + " " + e.Name
+			if e.DeleteData != "" {
+				text = "-" + text + " " + e.DeleteData + " " + e.EscapedName
+			}
+			got = append(got, text)
+		}
+		slices.Sort(got)
+		if text := strings.Join(got, ", "); text != want {
+			t.Errorf("got  %s\nwant %s", text, want)
+		}
+	}
+	f("")
+	f("command a@one, command a@two", a, b)
+	ask(fresh)
+	f(`-command a@two true a\@two_0, command a@one`, a, b)
+	f("command a@one, command p@one, threadpool p.default@one", a, b, pool)
+	f(`-command p@one true p\@one_0, -threadpool p.default@one true p\.default\@one_0, command a@one`, a, b)
+	f("command a@one", a, b)
+	alone := named("a", "", newRig(t, nil))
+	f(`-command a@one true a\@one_0, command a`, alone)
+	f("")
 }
 
 // TestStreamOutlivesTimeouts reads on after the time that the server gives other requests and answers.
