@@ -143,7 +143,7 @@ func (l *ingress) place(w *workload, x *Instance) (listen, app string) {
 	if err != nil {
 		return listen, app
 	}
-	if w.entry == nil && loopback(x.Address) { // the pod is elsewhere: whoever plays it has a port of his own
+	if w.Address == "" && loopback(x.Address) { // the pod is elsewhere: whoever plays it has a port of his own
 		if p := find(n); p != nil && p.App != "" {
 			app = p.App
 		}

@@ -127,7 +127,8 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	return m, r.sorted()
 }
 
-// Templates returns all workloads, sorted by namespace and name: pod templates, Pods that nobody owns, WorkloadEntries.
+// Templates returns all workloads, sorted by namespace and name: pod templates, Pods that nobody owns, WorkloadEntries,
+// WorkloadGroups without any.
 func (m *Mesh) Templates() []Template {
 	out := make([]Template, 0, len(m.workloads))
 	for _, w := range m.workloads {

@@ -5,18 +5,21 @@ import "github.com/outrider-mesh/outrider/mesh/model"
 // Template is one workload as its objects describe it: what instances are made from.
 type Template struct {
 	model.Peer
-	Kind        string // Deployment, StatefulSet, DaemonSet, ReplicaSet, Pod, WorkloadEntry
+	Kind        string // Deployment, StatefulSet, DaemonSet, ReplicaSet, Pod, WorkloadEntry, WorkloadGroup
 	Labels      map[string]string
 	Annotations map[string]string // of the pod template
 	Locality    model.Locality
 	Ports       []TemplatePort
-	// Replicas as written (at least 0); 1 for a Pod and a WorkloadEntry.
+	// Replicas as written (at least 0); 1 for a Pod, a WorkloadEntry and a WorkloadGroup.
 	Replicas int
 	// Sidecar is false where an annotation or label leaves the workload out of the mesh.
 	Sidecar bool
 	// Address is where a WorkloadEntry says that its application runs, "" for templates.
 	Address string
-	Origin  model.Origin
+	// Probe is how the sidecar is to ask the application whether it is ready (a WorkloadGroup's probe), its Address as written;
+	// nil asks nothing. The snapshot of an instance has the address where the placement has put its application.
+	Probe  *model.Probe
+	Origin model.Origin
 }
 
 // TemplatePort is one port that a workload serves: a container port, or one that a Service's targetPort names.
@@ -41,6 +44,11 @@ type Instance struct {
 	Outbound string
 	Ports    []InstancePort
 	Sidecar  bool
+	// StandIn says that something plays the application: it has the instance's ports only, and speaks no TLS.
+	StandIn bool
+	// Unready says that the application has not passed its probe, or does not any more: the instance is an endpoint that is
+	// not asked.
+	Unready bool
 }
 
 // InstancePort is where one of an instance's ports is found.

@@ -105,7 +105,7 @@ func (x *Instance) endpoint(w *workload, number int) (candidate, bool) {
 			weight = max(w.entry.Weight, 1)
 		}
 		return candidate{labels: w.Labels, node: w.node, endpoint: model.Endpoint{
-			Address: p.Listen, Weight: weight, Instance: x.Name, Peer: w.Peer, Locality: w.Locality, Sidecar: x.Sidecar,
+			Address: p.Listen, Weight: weight, Instance: x.Name, Peer: w.Peer, Locality: w.Locality, Sidecar: x.Sidecar, Unready: x.Unready,
 		}}, true
 	}
 	return candidate{}, false
@@ -233,7 +233,7 @@ func (m *Mesh) cut(p *Placement, namespace, workload, instance string) (*model.S
 		return nil, parts{}, fmt.Errorf("it has no instance %q", instance)
 	}
 	s := &model.Snapshot{
-		Workload: model.Workload{Peer: w.Peer, Instance: x.Name, Labels: w.Labels, Locality: w.Locality, Address: x.Address},
+		Workload: model.Workload{Peer: w.Peer, Instance: x.Name, Labels: w.Labels, Locality: w.Locality, Address: x.Address, Probe: w.probeAt(x)},
 		Settings: m.settings,
 	}
 	in, from := m.inbound(w, x), &site{locality: w.Locality, node: w.node, labels: w.Labels}

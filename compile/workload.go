@@ -3,7 +3,6 @@ package compile
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -20,7 +19,7 @@ import (
 type workload struct {
 	Template
 	object     *config.Object
-	entry      *networking.WorkloadEntry // of a WorkloadEntry
+	entry      *networking.WorkloadEntry // of a WorkloadEntry or WorkloadGroup, its group's template included
 	containers []TemplatePort            // a pod's container ports
 	node       string                    // that a pod asks to run on
 	router     bool                      // a gateway proxy, not an application
@@ -52,9 +51,10 @@ func (m *Mesh) readWorkloads(objects []*config.Object, r *report) {
 	for _, o := range objects {
 		owned[o.Kind+" "+key(o.Namespace, o.Name)] = true
 	}
+	groups := readGroups(objects, r)
 	m.workloads = map[string]*workload{}
 	for _, o := range objects {
-		w := m.workload(o, owned, r)
+		w := m.workload(o, owned, groups, r)
 		if w == nil {
 			continue
 		}
@@ -73,7 +73,7 @@ func (m *Mesh) readWorkloads(objects []*config.Object, r *report) {
 }
 
 // workload makes a workload of o, nil if o is none.
-func (m *Mesh) workload(o *config.Object, known map[string]bool, r *report) *workload {
+func (m *Mesh) workload(o *config.Object, known map[string]bool, g *groups, r *report) *workload {
 	switch s := o.Spec.(type) {
 	case *appsv1.Deployment:
 		return m.podWorkload(o, &s.Spec.Template.ObjectMeta, &s.Spec.Template.Spec, replicas(s.Spec.Replicas))
@@ -93,7 +93,9 @@ func (m *Mesh) workload(o *config.Object, known map[string]bool, r *report) *wor
 		return m.podWorkload(o, &s.ObjectMeta, &s.Spec, 1)
 	case *networking.WorkloadEntry:
 		workloadEntryCoverage.missing(s.ProtoReflect(), func(field string) { r.without(o, "spec."+field) })
-		return m.entryWorkload(o, s)
+		return m.entryWorkload(o, s, g.entries[o])
+	case *networking.WorkloadGroup:
+		return m.groupWorkload(g.of(o))
 	}
 	return nil
 }
@@ -149,25 +151,6 @@ func (m *Mesh) podWorkload(o *config.Object, meta *metav1.ObjectMeta, spec *core
 		}
 	}
 	return w
-}
-
-func (m *Mesh) entryWorkload(o *config.Object, e *networking.WorkloadEntry) *workload {
-	labels := maps.Clone(e.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	maps.Copy(labels, o.Labels)
-	return &workload{object: o, entry: e, Template: Template{
-		Peer:        m.peer(o.Namespace, o.Name, e.ServiceAccount, labels),
-		Kind:        o.Kind,
-		Labels:      labels,
-		Annotations: o.Annotations,
-		Locality:    localityOf(e.Locality, "/"),
-		Replicas:    1,
-		Sidecar:     meshed(labels, o.Annotations),
-		Address:     e.Address,
-		Origin:      origin(o, "", ""),
-	}}
 }
 
 // peer says what metrics call a workload.

@@ -279,6 +279,9 @@ func (f *decoding) decode(o *Object, k *kind) {
 		findings = append(findings, w)
 	}
 	o.Spec, o.Labels, o.Annotations = spec, meta.Labels, meta.Annotations
+	for _, w := range meta.OwnerReferences {
+		o.Owners = append(o.Owners, Owner{w.Kind, w.Name})
+	}
 	if d.fits() {
 		if meta.Namespace = o.Namespace; k.defaults != nil {
 			k.defaults(spec)

@@ -296,6 +296,12 @@ func (c *checker) servicePorts(ports []*networkingv1.ServicePort) map[string]boo
 func checkWorkloadEntry(c *checker, w *networkingv1.WorkloadEntry) { c.workloadEntry("spec", w) }
 
 func (c *checker) workloadEntry(field string, w *networkingv1.WorkloadEntry) {
+	c.entryAddress(field, w)
+	c.entryRest(field, w)
+}
+
+// entryAddress checks where a workload is.
+func (c *checker) entryAddress(field string, w *networkingv1.WorkloadEntry) {
 	switch {
 	case w.Address == "":
 		c.required(w.Network != "", field+".address", "write where the workload is reached")
@@ -306,6 +312,10 @@ func (c *checker) workloadEntry(field string, w *networkingv1.WorkloadEntry) {
 	default:
 		c.host(field+".address", w.Address)
 	}
+}
+
+// entryRest checks what else is said of a workload, or of those of a WorkloadGroup.
+func (c *checker) entryRest(field string, w *networkingv1.WorkloadEntry) {
 	for name, port := range w.Ports {
 		c.port(field+".ports["+name+"]", int64(port))
 		c.unless(len(name) < 63 && validDomain(name) && !strings.Contains(name, "."), idName, field+".ports["+name+"]", clip(strconv.Quote(name))+" is not a valid port name", "use letters, digits and -")

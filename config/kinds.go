@@ -68,6 +68,7 @@ var kinds = map[[2]string]*kind{
 	{groupIstio, "DestinationRule"}: {versions: istioVersions, decode: fromIstio[networkingv1.DestinationRule], check: checks(checkDestinationRule)},
 	{groupIstio, "ServiceEntry"}:    {versions: istioVersions, decode: fromIstio[networkingv1.ServiceEntry], check: checks(checkServiceEntry)},
 	{groupIstio, "WorkloadEntry"}:   {versions: istioVersions, decode: fromIstio[networkingv1.WorkloadEntry], check: checks(checkWorkloadEntry)},
+	{groupIstio, "WorkloadGroup"}:   {versions: istioVersions, decode: fromIstio[networkingv1.WorkloadGroup], check: checks(checkWorkloadGroup)},
 	{groupIstio, "Gateway"}:         {versions: istioVersions, decode: fromIstio[networkingv1.Gateway], check: checks(checkIstioGateway)},
 	{groupIstio, "Sidecar"}:         {versions: istioVersions, decode: fromIstio[networkingv1.Sidecar], check: checks(checkSidecar)},
 
@@ -113,7 +114,6 @@ var laterKinds = map[[2]string]struct {
 	{groupLinkerd, "HTTPLocalRateLimitPolicy"}: {"no request is limited by it", true},
 	{groupLinkerd, "EgressNetwork"}:            {"no request is denied by it", true},
 	{groupTelemetry, "Telemetry"}:              {"metrics, traces and access logs stay as they are by default", false},
-	{groupIstio, "WorkloadGroup"}:              {"it makes no workload; write a WorkloadEntry for each", false},
 	{groupIstio, "ProxyConfig"}:                {"sidecars keep their defaults", false},
 	{groupGateway, "UDPRoute"}:                 {"datagrams are not carried", false},
 	{groupGateway, "ListenerSet"}:              {"its listeners are not opened", false},

@@ -8,6 +8,8 @@ type Object struct {
 	Group, Version, Kind string
 	Namespace, Name      string
 	Labels, Annotations  map[string]string
+	// Owners are the objects that this one was made for (metadata.ownerReferences).
+	Owners []Owner
 	// Created orders objects from a cluster, oldest first; zero for objects from files, whose order is path, then position.
 	Created time.Time
 	// Spec is the content in the upstream project's own Go type:
@@ -16,7 +18,7 @@ type Object struct {
 	//	EndpointSlice               *discoveryv1.EndpointSlice
 	//	Namespace, ServiceAccount, ConfigMap, Secret, Pod    *corev1.Namespace, ... (of a Secret, stringData is in data)
 	//	Deployment, StatefulSet, DaemonSet, ReplicaSet    *appsv1.Deployment, ...
-	//	VirtualService, DestinationRule, ServiceEntry, WorkloadEntry, Gateway (Istio), Sidecar    *networkingv1.VirtualService, ... (istio.io/api/networking/v1alpha3 spec messages)
+	//	VirtualService, DestinationRule, ServiceEntry, WorkloadEntry, WorkloadGroup, Gateway (Istio), Sidecar    *networkingv1.VirtualService, ... (istio.io/api/networking/v1alpha3 spec messages)
 	//	Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, BackendTLSPolicy, ReferenceGrant (Gateway API)
 	//	                            *gatewayv1.Gateway, *gatewayv1.HTTPRoute, ..., *gatewayv1beta1.ReferenceGrant (whole objects)
 	//	TrafficSplit, HTTPRouteGroup    *TrafficSplit, *HTTPRouteGroup (this package: all versions in one form)
@@ -27,6 +29,9 @@ type Object struct {
 
 	node *node // the document's tree of positions; nil for objects that were not read from text
 }
+
+// Owner names an object of the same namespace.
+type Owner struct{ Kind, Name string }
 
 // Source is a place in a file. Line and Column count from 1; a column counts characters.
 type Source struct {

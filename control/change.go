@@ -79,7 +79,7 @@ func same(a, b *config.Object) bool {
 	if a == b {
 		return true
 	}
-	if a.Version != b.Version || !maps.Equal(a.Labels, b.Labels) || !maps.Equal(a.Annotations, b.Annotations) {
+	if a.Version != b.Version || !maps.Equal(a.Labels, b.Labels) || !maps.Equal(a.Annotations, b.Annotations) || !slices.Equal(a.Owners, b.Owners) {
 		return false
 	}
 	x, isProto := a.Spec.(proto.Message)

@@ -84,11 +84,7 @@ func (p *Plane) Update(ctx context.Context, files *config.Files) (*Change, error
 	mesh, findings := compile.New(objects, p.o.Compile)
 	findings = append(slices.Clone(files.Findings), files.Silence(findings)...)
 	config.Sort(findings)
-	placement, err := p.o.Place(mesh)
-	if err != nil {
-		return nil, fmt.Errorf("cannot place the mesh: %w", err)
-	}
-	snapshots, err := cut(mesh, placement)
+	placement, snapshots, err := p.place(mesh)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +98,38 @@ func (p *Plane) Update(ctx context.Context, files *config.Files) (*Change, error
 	p.state = State{Generation: change.Generation, Mesh: mesh, Placement: placement, Objects: objects, Findings: findings}
 	p.mu.Unlock()
 	return change, nil
+}
+
+// Rearrange places the same objects anew and publishes what differs: where an instance is, or whether it is ready, is not
+// the objects' to say. It is no new generation. An error means that nothing of the change is in force.
+func (p *Plane) Rearrange(ctx context.Context) (*Change, error) {
+	p.updating.Lock()
+	defer p.updating.Unlock()
+
+	state := p.State()
+	placement, snapshots, err := p.place(state.Mesh)
+	if err != nil {
+		return nil, err
+	}
+	change := &Change{Generation: state.Generation}
+	p.publish(ctx, snapshots, change)
+	p.mu.Lock()
+	p.state.Placement = placement
+	p.mu.Unlock()
+	return change, nil
+}
+
+// place says where everything of the mesh runs, and what each proxy is to run.
+func (p *Plane) place(mesh *compile.Mesh) (*compile.Placement, map[string]*model.Snapshot, error) {
+	placement, err := p.o.Place(mesh)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot place the mesh: %w", err)
+	}
+	snapshots, err := cut(mesh, placement)
+	if err != nil {
+		return nil, nil, err
+	}
+	return placement, snapshots, nil
 }
 
 // cut compiles the snapshot of every proxy of the placement.

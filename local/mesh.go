@@ -55,6 +55,9 @@ type Mesh struct {
 	next     *plan               // of the change under way
 	sidecars map[string]*sidecar // by feed key
 	told     map[string]bool     // what is said once
+	verdicts []string            // on applications, since people were told last
+
+	judged chan struct{} // 1 slot: an application became ready, or is not any more
 }
 
 // Up starts the mesh that the files of o.Paths describe, and returns once everything listens. When ctx ends, exchanges
@@ -71,7 +74,7 @@ func Up(ctx context.Context, o Options) (*Mesh, error) {
 	}
 	s := &sockets{}
 	m := &Mesh{
-		o: o, log: o.Log, stopping: make(chan struct{}), done: make(chan struct{}), sidecars: map[string]*sidecar{}, told: map[string]bool{},
+		o: o, log: o.Log, stopping: make(chan struct{}), done: make(chan struct{}), sidecars: map[string]*sidecar{}, told: map[string]bool{}, judged: make(chan struct{}, 1),
 		troupe: newTroupe(s, o.Log), planner: newPlanner(s, claimBlock()), stats: newPlaneStats(o.Version), plan: &plan{},
 	}
 	if err := m.start(ctx); err != nil {
@@ -111,6 +114,9 @@ func (m *Mesh) start(ctx context.Context) (err error) {
 	})
 	change, err := m.update(ctx)
 	if err != nil {
+		return err
+	}
+	if err := m.askFirst(ctx); err != nil {
 		return err
 	}
 	for _, r := range change.Refused {
@@ -158,6 +164,11 @@ func (m *Mesh) run(ctx context.Context) {
 		case <-ctx.Done():
 			m.failure = m.stop(m.drainTime())
 			return
+		case <-m.judged:
+			if err := m.rearrange(ctx); err != nil {
+				m.say("nothing of the change is in force: %v\n", err)
+			}
+			continue
 		case <-m.source.C():
 		}
 		change, err := m.update(ctx)
@@ -196,13 +207,18 @@ func (m *Mesh) update(ctx context.Context) (*control.Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.stats.hold(m.plane.State())
+	m.install()
+	return change, nil
+}
+
+// install makes the plan of a change that is published the one in force.
+func (m *Mesh) install() {
 	m.mu.Lock()
 	m.plan = m.next
 	m.mu.Unlock()
-	m.stats.hold(m.plane.State())
 	m.setTargets()
 	m.release()
-	return change, nil
 }
 
 // place says where everything of a mesh runs, and starts what is new, so that it follows the feed from its beginning.
@@ -219,16 +235,17 @@ func (m *Mesh) place(mesh *compile.Mesh) (*compile.Placement, error) {
 	defer m.mu.Unlock()
 	for _, in := range p.instances {
 		if in.Sidecar {
-			addr, err := m.sidecar(in.id(), in.template.Peer, in.metrics)
+			addr, err := m.sidecar(in.id(), in.template.Peer, in.metrics, in.template.Probe == nil)
 			if err != nil {
 				return nil, err
 			}
 			in.metrics = addr
+			in.Unready = in.template.Probe != nil && !m.sidecars[in.id()].prober.Ready()
 		}
 	}
 	for i := range p.gateways {
 		g := &p.gateways[i]
-		addr, err := m.sidecar(g.id(), g.Peer, g.metrics)
+		addr, err := m.sidecar(g.id(), g.Peer, g.metrics, true)
 		if err != nil {
 			return nil, err
 		}
@@ -238,8 +255,9 @@ func (m *Mesh) place(mesh *compile.Mesh) (*compile.Placement, error) {
 	return p.placement(), nil
 }
 
-// sidecar makes sure that the proxy of that key runs, and returns where its metrics are. m.mu is held.
-func (m *Mesh) sidecar(key string, self model.Peer, metrics string) (string, error) {
+// sidecar makes sure that the proxy of that key runs, and returns where its metrics are. ready says that the application
+// of a new one is ready until it fails a probe. m.mu is held.
+func (m *Mesh) sidecar(key string, self model.Peer, metrics string, ready bool) (string, error) {
 	if s := m.sidecars[key]; s != nil {
 		return s.server.Address(), nil
 	}
@@ -250,7 +268,7 @@ func (m *Mesh) sidecar(key string, self model.Peer, metrics string) (string, err
 			return "", fmt.Errorf("cannot serve the metrics of %s: %w", key, err)
 		}
 	}
-	s := startSidecar(m.plane.Feed(), key, self, l, m.planner.sockets.listen, m.o.Version, m.log)
+	s := startSidecar(m.plane.Feed(), key, self, l, m.planner.sockets.listen, ready, m.hear, m.o.Version, m.log)
 	m.sidecars[key] = s
 	return s.server.Address(), nil
 }

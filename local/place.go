@@ -141,7 +141,7 @@ func (p *planner) instances(t *compile.Template) []*place {
 		case t.Address != "":
 			in.app(t.Address)
 		case p.standIns:
-			in.standIn = true
+			in.standIn, in.StandIn = true, true
 		case p.assume:
 			in.app("127.0.0.1")
 		}

@@ -12,17 +12,20 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/admin"
 	"github.com/outrider-mesh/outrider/mesh/feed"
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/probe"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy"
 	"github.com/outrider-mesh/outrider/proxy/dashboard"
 )
 
-// sidecar is one running proxy: it follows the feed, and answers on a port of its own who asks for its metrics.
+// sidecar is one running proxy: it follows the feed, asks its application whether it is ready where it is to, and answers
+// on a port of its own who asks for its metrics.
 type sidecar struct {
 	key     string
 	proxy   *proxy.Proxy
 	metrics *telemetry.Metrics
 	feed    *feed.Subscription
+	prober  *probe.Prober
 	server  *admin.Server
 
 	stop    context.CancelFunc
@@ -30,15 +33,20 @@ type sidecar struct {
 }
 
 // startSidecar starts the proxy that f's key is for: its metrics at metrics, the rest from its first snapshot on, by
-// listen.
-func startSidecar(f *feed.Feed, key string, self model.Peer, metrics net.Listener, listen func(string) (net.Listener, error), version string, log *slog.Logger) *sidecar {
+// listen. ready says that its application is taken for ready until it fails its probe; changed hears when that changes.
+func startSidecar(f *feed.Feed, key string, self model.Peer, metrics net.Listener, listen func(string) (net.Listener, error), ready bool, changed func(key string, c probe.Change), version string, log *slog.Logger) *sidecar {
 	log = log.With("proxy", key)
 	m := telemetry.New(self, telemetry.Options{Version: version, Log: log})
 	p := proxy.New(proxy.Options{Log: log, Metrics: m, Listen: listen})
 	server := admin.Serve(metrics, admin.New(admin.Options{Metrics: m, Ready: p.Ready, Stream: dashboard.NewStream(p, proxy.Now, log), Log: log}), log)
+	asks := probe.New(probe.Options{Ready: ready, Changed: func(c probe.Change) { changed(key, c) }, Log: log})
+	if err := m.Register(asks); err != nil {
+		log.Warn("metrics of the application's probe are missing", "reason", err.Error())
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &sidecar{key: key, metrics: m, proxy: p, feed: f.Subscribe(key), server: server, stop: stop}
-	s.running.Go(func() { s.follow(ctx) })
+	s := &sidecar{key: key, metrics: m, proxy: p, feed: f.Subscribe(key), prober: asks, server: server, stop: stop}
+	s.running.Go(func() { s.follow(ctx) }) // drain waits for both
+	s.running.Go(func() { asks.Run(ctx) })
 	return s
 }
 
@@ -59,6 +67,7 @@ func (s *sidecar) follow(ctx context.Context) {
 			s.feed.Nack(latest.Version, err.Error())
 			continue
 		}
+		s.prober.Configure(latest.Workload.Probe)
 		s.feed.Ack(latest.Version)
 	}
 }

@@ -67,6 +67,11 @@ func (s *planeStats) update(took time.Duration, c *control.Change, err error) {
 	}
 	s.updates.WithLabelValues("applied").Inc()
 	s.duration.Observe(took.Seconds())
+	s.answers(c)
+}
+
+// answers counts how the proxies took what was published.
+func (s *planeStats) answers(c *control.Change) {
 	s.snapshots.WithLabelValues("applied").Add(float64(len(c.Applied)))
 	s.snapshots.WithLabelValues("refused").Add(float64(len(c.Refused)))
 	s.snapshots.WithLabelValues("none").Add(float64(len(c.Pending)))

@@ -36,6 +36,7 @@ func (p *Proxy) Clusters() []admin.ClusterStatus {
 			if m.Outlier != nil && m.Outlier.Ejected() {
 				e.Ejected = true
 			}
+			e.Unready = m.Spec.Unready
 			s.Endpoints[i] = e
 		}
 		all = append(all, s)

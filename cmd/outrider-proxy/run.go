@@ -13,11 +13,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/admin"
 	"github.com/outrider-mesh/outrider/mesh/feed"
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/mesh/probe"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy"
 	"github.com/outrider-mesh/outrider/proxy/dashboard"
@@ -102,6 +104,11 @@ func serve(ctx context.Context, o options, errs io.Writer) int {
 		defer cancel()
 		_ = server.Close(end)
 	}()
+	asks := probe.New(probe.Options{Log: log}) // there is no control plane to tell: its verdict is in the metrics and the log
+	if err := metrics.Register(asks); err != nil {
+		return fail(errs, err, exitInternal)
+	}
+	asks.Configure(s.Workload.Probe)
 	if o.ready != "" {
 		if err := writeReady(o.ready, p, server.Address()); err != nil {
 			return fail(errs, err, exitUsage)
@@ -109,12 +116,15 @@ func serve(ctx context.Context, o options, errs io.Writer) int {
 	}
 	log.Info("ready", "workload", s.Workload.Namespace+"/"+s.Workload.Name, "admin", server.Address())
 	debug.FreeOSMemory() // decoding took several times what the snapshot takes, and a sidecar may be idle from here on
-	follow(ctx, source, p)
+	var asking sync.WaitGroup
+	asking.Go(func() { asks.Run(ctx) }) // until ctx ends, as follow
+	follow(ctx, source, p, asks)
+	asking.Wait()
 	return drain(p, errs)
 }
 
 // follow applies what the file holds until ctx ends.
-func follow(ctx context.Context, source *feed.File, p *proxy.Proxy) {
+func follow(ctx context.Context, source *feed.File, p *proxy.Proxy, asks *probe.Prober) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,6 +139,7 @@ func follow(ctx context.Context, source *feed.File, p *proxy.Proxy) {
 			source.Nack(s.Version, err.Error())
 			continue
 		}
+		asks.Configure(s.Workload.Probe)
 		source.Ack(s.Version)
 	}
 }

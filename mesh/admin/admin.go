@@ -54,6 +54,8 @@ type EndpointStatus struct {
 	Failed uint64 `json:"failed"`
 	// Ejected says that outlier detection has it rest.
 	Ejected bool `json:"ejected,omitempty"`
+	// Unready says that its application does not pass its probe.
+	Unready bool `json:"unready,omitempty"`
 }
 
 // New returns the handler of what o holds. It answers GET and HEAD only, and changes nothing.

@@ -76,6 +76,9 @@ type Endpoint struct {
 	Share uint32 `json:"share,omitempty"`
 	// Sidecar says that a proxy of the mesh listens there: it understands what proxies tell each other.
 	Sidecar bool `json:"sidecar,omitempty"`
+	// Unready says that its application does not pass its probe: it is asked only where so few others are left that all are
+	// (Panic), as Envoy does with an endpoint that its control plane calls unhealthy.
+	Unready bool `json:"unready,omitempty"`
 }
 
 // Policy is a load balancing algorithm.

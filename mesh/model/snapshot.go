@@ -31,6 +31,8 @@ type Workload struct {
 	Locality Locality          `json:"locality"`
 	// Address is the IP address that the instance is reached at.
 	Address string `json:"address,omitempty"`
+	// Probe is how the sidecar asks whether its application is ready; nil does not ask.
+	Probe *Probe `json:"probe,omitempty"`
 }
 
 // Peer is what metrics say of one side of an exchange (Istio's node metadata).

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -62,11 +63,16 @@ func (c *Cluster) Breaker(method, path []byte) *Breaker {
 	return nil
 }
 
-// ejections tells the members who of them is ejected.
+// judged says whether some of c's members may be down: nil has none.
+func (c *Cluster) judged() bool {
+	return c != nil && (c.Health != nil || c.Spec.Accrual != nil || slices.ContainsFunc(c.Spec.Endpoints, func(e model.Endpoint) bool { return e.Unready }))
+}
+
+// ejections tells the members who of them is not to be picked: ejected, at rest, or not ready.
 func (c *Cluster) ejections(now int64) {
 	for i := range c.Members {
 		m := &c.Members[i]
-		down := m.Outlier != nil && m.Outlier.Ejected() || m.Accrual != nil && m.Accrual.Down()
+		down := m.Spec.Unready || m.Outlier != nil && m.Outlier.Ejected() || m.Accrual != nil && m.Accrual.Down()
 		if m.Host.Down.Load() && !down {
 			m.Host.Since.Store(now) // slow start begins anew
 		}

@@ -259,11 +259,12 @@ func (ch *Change) Commit() {
 		if c.Health != nil {
 			c.Health.watch(c, s.clock())
 			s.watched = append(s.watched, c.Health)
-			c.ejections(s.clock())
 		}
 		if c.Spec.Accrual != nil {
 			c.accrue()
 			s.accruing = append(s.accruing, c)
+		}
+		if c.judged() || s.current[c.Spec.Name].judged() {
 			c.ejections(s.clock())
 		}
 	}

@@ -1,0 +1,30 @@
+package model
+
+// Probe is how an application is asked whether it is ready for requests. Where neither HTTP nor GRPC is set, a connection
+// that can be opened is a good answer.
+type Probe struct {
+	// Address is host:port of the application.
+	Address string     `json:"address"`
+	HTTP    *HTTPProbe `json:"http,omitempty"`
+	GRPC    *GRPCProbe `json:"grpc,omitempty"`
+	// InitialDelay is how long after its start an application is asked first.
+	InitialDelay Duration `json:"initialDelay,omitempty"`
+	Period       Duration `json:"period"`  // between questions; longer than 0
+	Timeout      Duration `json:"timeout"` // for an answer; longer than 0
+	// Successes and Failures are how many answers of one kind in a row change the verdict; at least 1.
+	Successes uint32 `json:"successes"`
+	Failures  uint32 `json:"failures"`
+}
+
+// HTTPProbe is a GET; a status from 200 to 399 is a good answer.
+type HTTPProbe struct {
+	TLS     bool        `json:"tls,omitempty"` // any certificate will do, as for Kubernetes
+	Host    string      `json:"host"`          // host:port that is asked for; a header Host comes before it
+	Path    string      `json:"path"`          // with its query
+	Headers []NameValue `json:"headers,omitempty"`
+}
+
+// GRPCProbe is a call of grpc.health.v1.Health/Check; SERVING is a good answer.
+type GRPCProbe struct {
+	Service string `json:"service,omitempty"` // that is asked about; "" is the server as a whole
+}
