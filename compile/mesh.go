@@ -4,8 +4,8 @@
 // the route table that its namespace sees (view.go), the clusters that the table names (destination.go), and their endpoints
 // where a Placement has put the instances (snapshot.go). Tables and clusters are built once and shared by all snapshots.
 //
-// Where several kinds of object route one service, a VirtualService comes before the Gateway API's routes (GRPCRoutes, HTTPRoutes,
-// TLSRoutes, TCPRoutes, the first kind of a port having it), and these before a TrafficSplit:
+// Where several kinds of object route one service, a VirtualService comes before a ServiceProfile, this before the Gateway API's routes
+// (GRPCRoutes, HTTPRoutes, TLSRoutes, TCPRoutes, the first kind of a port having it), and these before a TrafficSplit:
 // the more a kind can say, the more would be lost by ignoring it. New reports each such case. Routes are not chained: what a
 // route forwards to is a service's own endpoints, whatever other objects say of that service.
 package compile
@@ -62,6 +62,7 @@ type Mesh struct {
 	serviceRoutes map[string][]attachedRoute
 	mixed         bool // there are HTTPRoutes and GRPCRoutes
 	splits        map[*service]*split
+	profiles      map[string]*profile // by namespace/host; nil without any
 	grants        map[reference]bool
 	namespaces    map[string]map[string]string // labels
 
@@ -112,11 +113,13 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m.readVirtualServices(objects, r)
 	m.readRoutes(objects, r)
 	m.readSplits(objects, r)
+	m.readProfiles(objects, r)
 	m.readUnknownHosts(r)
 	m.readConditions()
 	m.checkVirtuals(r)
 	m.checkRoutes(r)
 	m.checkShapers(r)
+	m.checkProfiles(r)
 	m.checkBreakers(r)
 	m.checkRateLimits(r)
 	m.checkPorts(r)

@@ -101,21 +101,8 @@ func (t *split) report(r *report) {
 
 // rules returns the rules for requests to port p of the root.
 func (t *split) rules(s *scope, p *port, plain func(*scope, *port) []model.Rule) []model.Rule {
-	var to []model.Destination
-	var sum uint64
-	for _, l := range t.leaves {
-		if l.service == nil {
-			continue
-		}
-		lp := l.service.port(p.number)
-		if lp == nil || !alike(p, lp) {
-			continue
-		}
-		c, f := s.cluster(lp, "")
-		to = append(to, s.destination(c, f, l.weight, 503))
-		sum += uint64(l.weight)
-	}
-	if sum == 0 { // as if there were no split
+	to, any := t.destinations(s, p)
+	if !any { // as if there were no split
 		return plain(s, p)
 	}
 	shared := model.Rule{Origin: t.origin, Route: &model.Route{Destinations: to, Retries: s.defaults(p, to)}}
@@ -128,6 +115,23 @@ func (t *split) rules(s *scope, p *port, plain func(*scope, *port) []model.Rule)
 	}
 	shared.Matches = t.matches
 	return append([]model.Rule{shared}, rest...)
+}
+
+// destinations are the leaves that have port p; false where none of them has a weight.
+func (t *split) destinations(s *scope, p *port) (to []model.Destination, any bool) {
+	for _, l := range t.leaves {
+		if l.service == nil {
+			continue
+		}
+		lp := l.service.port(p.number)
+		if lp == nil || !alike(p, lp) {
+			continue
+		}
+		c, f := s.cluster(lp, "")
+		to = append(to, s.destination(c, f, l.weight, 503))
+		any = any || l.weight > 0
+	}
+	return to, any
 }
 
 // groupMatches translates an HTTPRouteGroup: its matches are alternatives.

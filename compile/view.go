@@ -244,13 +244,16 @@ func (m *Mesh) portRules(s *scope, p *port) (rules, opaque []model.Rule) {
 	return rules, nil
 }
 
-// requestRules returns the rules for requests to p: those of the VirtualService that routes its host, else of its GRPCRoutes or
+// requestRules returns the rules for requests to p: those of the VirtualService that routes its host, else of its ServiceProfile, else of its GRPCRoutes or
 // HTTPRoutes, else of its TrafficSplit, else, unshaped, one that forwards.
 func (m *Mesh) requestRules(s *scope, p *port) (rules []model.Rule, shaped bool) {
 	if v := m.virtual(s, p.service.Host); v != nil {
 		if rules := v.routes(s, inMesh, p.number, nil); len(rules) > 0 {
 			return rules, true
 		}
+	}
+	if profile := m.profileOf(s.namespace, p.service); profile != nil {
+		return profile.rules(s, p), true
 	}
 	if routes := m.routesOf(p, s.namespace); len(routes) > 0 {
 		var all []entry

@@ -30,6 +30,7 @@ const (
 	groupSpecs      = "specs.smi-spec.io"
 	groupAccess     = "access.smi-spec.io"
 	groupLinkerd    = "policy.linkerd.io"
+	groupProfiles   = "linkerd.io"
 	groupOutrider   = "outrider.dev"
 )
 
@@ -85,6 +86,8 @@ var kinds = map[[2]string]*kind{
 	{groupSplit, "TrafficSplit"}:   {versions: []string{"v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"}, decode: decodeTrafficSplit, check: checks(checkTrafficSplit)},
 	{groupSpecs, "HTTPRouteGroup"}: {versions: []string{"v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"}, decode: decodeHTTPRouteGroup, check: checks(checkHTTPRouteGroup)},
 
+	{groupProfiles, "ServiceProfile"}: {versions: []string{"v1alpha2"}, decode: decodeServiceProfile, check: checks(checkServiceProfile)},
+
 	{groupOutrider, "CircuitBreaker"}: {versions: []string{"v1alpha1"}, decode: decodeCircuitBreaker, defaults: on(defaultCircuitBreaker), check: checks(checkCircuitBreaker)},
 	{groupOutrider, "RateLimit"}:      {versions: []string{"v1alpha1"}, decode: decodeRateLimit, defaults: on(defaultRateLimit), check: checks(checkRateLimit)},
 }
@@ -120,7 +123,6 @@ var laterKinds = map[[2]string]struct {
 	{groupSpecs, "TCPRoute"}:                   {"connections go to the service that they name", false},
 	{groupSpecs, "UDPRoute"}:                   {"datagrams are not carried", false},
 	{groupLinkerd, "HTTPRoute"}:                {"requests do not follow it; write it as gateway.networking.k8s.io HTTPRoute", false},
-	{"linkerd.io", "ServiceProfile"}:           {"its retries, timeouts and splits are not applied", false},
 }
 
 // otherKinds are Kubernetes' own kinds in groups that the mesh reads: known, and of no use here.

@@ -28,7 +28,8 @@ const (
 
 // The gRPC statuses are conditions of their own: a bit for each code.
 var retryGRPC = map[string]uint32{
-	"cancelled": 1 << 1, "deadline-exceeded": 1 << 4, "resource-exhausted": 1 << 8, "internal": 1 << 13, "unavailable": 1 << 14,
+	"cancelled": 1 << 1, "unknown": 1 << 2, "deadline-exceeded": 1 << 4, "permission-denied": 1 << 7, "resource-exhausted": 1 << 8,
+	"internal": 1 << 13, "unavailable": 1 << 14, "data-loss": 1 << 15,
 }
 
 var retryOn = map[string]conditions{

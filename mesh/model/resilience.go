@@ -6,7 +6,7 @@ type Retries struct {
 	Attempts uint32 `json:"attempts"`
 	// On are the conditions, by Envoy's names: "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure",
 	// "envoy-ratelimited", "retriable-4xx", "refused-stream", "retriable-status-codes" (those of Statuses), and gRPC's "cancelled",
-	// "deadline-exceeded", "internal", "resource-exhausted", "unavailable".
+	// "deadline-exceeded", "internal", "resource-exhausted", "unavailable"; and Linkerd's "unknown", "permission-denied", "data-loss".
 	On       []string `json:"on,omitempty"`
 	Statuses []int    `json:"statuses,omitempty"`
 	// PerTry bounds each attempt; 0 is the route's timeout.

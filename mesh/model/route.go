@@ -75,7 +75,7 @@ type StringMatch struct {
 
 // KeyMatch compares the value of a header field or query parameter. Several fields of one name are joined with "," first.
 type KeyMatch struct {
-	Name string `json:"name"` // headers: lower case
+	Name string `json:"name"` // headers: lower case; ":authority", ":method" and ":path" stand for these
 	StringMatch
 	// Not inverts the comparison. A missing value counts as empty unless Kind is Present (Istio's withoutHeaders).
 	Not bool `json:"not,omitempty"`

@@ -20,12 +20,34 @@ type condition struct {
 
 // field compares the joined values of a header field.
 type field struct {
-	id        message.ID
-	name      string
-	authority bool // the name means the authority
-	test      Text
-	present   bool // the test is of presence alone
-	not       bool
+	id      message.ID
+	name    string
+	pseudo  pseudo
+	test    Text
+	present bool // the test is of presence alone
+	not     bool
+}
+
+// pseudo is what a name means that is no field's own.
+type pseudo uint8
+
+const (
+	aField pseudo = iota
+	anAuthority
+	aPath
+	aMethod
+)
+
+func pseudoOf(id message.ID, name string) pseudo {
+	switch {
+	case id == message.Host || name == ":authority":
+		return anAuthority
+	case name == ":path":
+		return aPath
+	case name == ":method":
+		return aMethod
+	}
+	return aField
 }
 
 // parameter compares the first value of a query parameter, undecoded (as Envoy does).
@@ -59,7 +81,7 @@ func newCondition(rule int32, m *model.Match) (c condition, err error) {
 		}
 		id := message.IdentifyString(k.Name)
 		c.headers = append(c.headers, field{
-			id: id, name: k.Name, authority: id == message.Host || k.Name == ":authority",
+			id: id, name: k.Name, pseudo: pseudoOf(id, k.Name),
 			test: t, present: k.Kind == model.Present, not: k.Not,
 		})
 	}
@@ -117,7 +139,12 @@ func decide(t *Text, value []byte, there, present, not bool) bool {
 }
 
 func (f *field) valueIn(r *message.Request, s *Scratch) (value []byte, ok bool) {
-	if f.authority {
+	switch f.pseudo {
+	case aPath:
+		return r.Path(), true
+	case aMethod:
+		return r.Method(), true
+	case anAuthority:
 		a := r.Authority()
 		return a, len(a) > 0
 	}

@@ -143,6 +143,12 @@ func holds(m *model.Match, p *plainRequest) bool {
 				values = append(values, f[1])
 			}
 		}
+		switch k.Name {
+		case ":path":
+			values = []string{p.path}
+		case ":method":
+			values = []string{p.method}
+		}
 		if !keyHolds(k, strings.Join(values, ","), len(values) > 0) {
 			return false
 		}
@@ -245,7 +251,7 @@ func (r random) rule(i int) model.Rule {
 			m.Authority = &t
 		}
 		if r.IntN(3) == 0 {
-			m.Headers = r.keys("x-a", "cookie")
+			m.Headers = r.keys("x-a", "cookie", ":path", ":method")
 		}
 		if r.IntN(3) == 0 {
 			m.Query = r.keys("q", "qq")
