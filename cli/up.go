@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"time"
@@ -122,6 +123,9 @@ With a COMMAND, it runs once the mesh is ready, with HTTP_PROXY set to the clien
 	f.StringArrayVar(&apps, "app", nil, "where an application runs already: [NAMESPACE/]WORKLOAD[:PORT]=HOST:PORT[,HOST:PORT]; may be repeated")
 	f.IntVar(&r.options.MaxReplicas, "max-replicas", 3, "most instances of one workload")
 	f.BoolVar(&r.options.NoPrometheus, "no-prometheus", false, "leave the embedded Prometheus out")
+	limits := flag.NewFlagSet("limits", flag.ContinueOnError)
+	r.options.Limits.Flags(limits)
+	f.AddGoFlagSet(limits)
 	return cmd
 }
 

@@ -119,7 +119,11 @@ func (g *gateway) take(o *config.Object, servers []*server, r *report) {
 		if s = g.fit(s, r); s == nil {
 			continue
 		}
-		ref.Servers = append(ref.Servers, GatewayServer{Port: s.port, Protocol: s.protocol, Name: s.name})
+		served := GatewayServer{Port: s.port, Protocol: s.protocol, Name: s.name}
+		for _, h := range s.hosts {
+			served.Hosts = append(served.Hosts, h.host)
+		}
+		ref.Servers = append(ref.Servers, served)
 		if !slices.Contains(g.Ports, s.port) {
 			g.Ports = append(g.Ports, s.port)
 		}

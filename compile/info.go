@@ -23,6 +23,7 @@ type GatewayServer struct {
 	Port     int
 	Protocol model.Protocol
 	Name     string
+	Hosts    []string // as it names them, without their namespaces; "*" is any
 }
 
 // ServiceInfo describes one service of the mesh to people: the status page, the demo.

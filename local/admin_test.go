@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -63,8 +63,12 @@ spec:
 	if err := json.Unmarshal(b, &r); err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(&r, f.Ready()) {
-		t.Errorf("the file says %+v, the mesh %+v", r, f.Ready())
+	told, err := json.Marshal(f.Ready())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read, err := json.Marshal(r); err != nil || !bytes.Equal(read, told) {
+		t.Errorf("%v: the file says %s, the mesh %s", err, read, told)
 	}
 	w := r.Workloads[1]
 	if w.Namespace != "default" || w.Name != "web-v1" || w.Instance != "web-v1-0" || w.Inbound[0].Port != 8080 || !w.Inbound[0].StandIn {

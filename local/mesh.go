@@ -268,7 +268,7 @@ func (m *Mesh) sidecar(key string, self model.Peer, metrics string, ready bool) 
 			return "", fmt.Errorf("cannot serve the metrics of %s: %w", key, err)
 		}
 	}
-	s := startSidecar(m.plane.Feed(), key, self, l, m.planner.sockets.listen, ready, m.hear, m.o.Version, m.log)
+	s := startSidecar(m.plane.Feed(), key, self, l, m.planner.sockets.listen, ready, m.hear, &m.o)
 	m.sidecars[key] = s
 	return s.server.Address(), nil
 }

@@ -10,6 +10,7 @@ import (
 	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy"
 )
 
 // Where people find the mesh on one machine unless they say otherwise.
@@ -38,6 +39,8 @@ type Options struct {
 	Admin, Proxy string
 	// Locality is where the local client is.
 	Locality model.Locality
+	// Limits bound what clients may ask of each proxy: sidecars, gateways and the local client's.
+	Limits proxy.Limits
 	// ReadyFile is written once everything listens, and again where that changes; "" writes none.
 	ReadyFile string
 	// NoPrometheus leaves the embedded Prometheus out.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
@@ -50,6 +51,34 @@ type ReadyServer struct {
 	Port     int    `json:"port"` // as configured
 	Listen   string `json:"listen"`
 	Protocol string `json:"protocol"`
+
+	hosts []string
+}
+
+// Ports are the gateway's servers for people: those of one port that are reached in the same way are one.
+func (g ReadyGateway) Ports() []ReadyServer {
+	var out []ReadyServer
+	for _, s := range g.Servers {
+		i := slices.IndexFunc(out, func(o ReadyServer) bool { return o.Port == s.Port && o.URL() == s.URL() })
+		if i < 0 {
+			i = len(out)
+			out = append(out, ReadyServer{Port: s.Port, Listen: s.Listen, Protocol: s.Protocol})
+		}
+		for _, h := range s.hosts {
+			if !slices.Contains(out[i].hosts, h) {
+				out[i].hosts = append(out[i].hosts, h)
+			}
+		}
+	}
+	return out
+}
+
+// Hosts says for whom the server is; "" is anyone.
+func (s ReadyServer) Hosts() string {
+	if slices.Contains(s.hosts, "*") {
+		return ""
+	}
+	return short(s.hosts)
 }
 
 // URL is how a browser or client reaches the server: with a scheme where it takes requests, else the address alone.
@@ -87,7 +116,7 @@ func (p *plan) describe(admin, client string) *Ready {
 			row := ReadyGateway{Namespace: ref.Namespace, Name: ref.Name, Servers: []ReadyServer{}}
 			for _, s := range ref.Servers {
 				if listen := g.listen[s.Port]; listen != "" {
-					row.Servers = append(row.Servers, ReadyServer{Port: s.Port, Listen: listen, Protocol: string(s.Protocol)})
+					row.Servers = append(row.Servers, ReadyServer{Port: s.Port, Listen: listen, Protocol: string(s.Protocol), hosts: s.Hosts})
 				}
 			}
 			out.Gateways = append(out.Gateways, row)

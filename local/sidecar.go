@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -33,11 +32,12 @@ type sidecar struct {
 }
 
 // startSidecar starts the proxy that f's key is for: its metrics at metrics, the rest from its first snapshot on, by
-// listen. ready says that its application is taken for ready until it fails its probe; changed hears when that changes.
-func startSidecar(f *feed.Feed, key string, self model.Peer, metrics net.Listener, listen func(string) (net.Listener, error), ready bool, changed func(key string, c probe.Change), version string, log *slog.Logger) *sidecar {
-	log = log.With("proxy", key)
-	m := telemetry.New(self, telemetry.Options{Version: version, Log: log})
-	p := proxy.New(proxy.Options{Log: log, Metrics: m, Listen: listen})
+// listen. ready says that its application is taken for ready until it fails its probe; changed hears when that changes. Of o
+// it takes what proxies have in common.
+func startSidecar(f *feed.Feed, key string, self model.Peer, metrics net.Listener, listen func(string) (net.Listener, error), ready bool, changed func(key string, c probe.Change), o *Options) *sidecar {
+	log := o.Log.With("proxy", key)
+	m := telemetry.New(self, telemetry.Options{Version: o.Version, Log: log})
+	p := proxy.New(proxy.Options{Log: log, Metrics: m, Listen: listen, Limits: o.Limits})
 	server := admin.Serve(metrics, admin.New(admin.Options{Metrics: m, Ready: p.Ready, Stream: dashboard.NewStream(p, proxy.Now, log), Log: log}), log)
 	asks := probe.New(probe.Options{Ready: ready, Changed: func(c probe.Change) { changed(key, c) }, Log: log})
 	if err := m.Register(asks); err != nil {

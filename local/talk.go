@@ -49,8 +49,12 @@ func (m *Mesh) greet(c *control.Change) {
 		m.say("  proxy    %s\n", r.Proxy)
 	}
 	for _, g := range r.Gateways {
-		for _, s := range g.Servers {
-			m.say("  gateway  %s/%s port %d: %s\n", g.Namespace, g.Name, s.Port, s.URL())
+		for _, s := range g.Ports() {
+			whose := ""
+			if h := s.Hosts(); h != "" {
+				whose = " for " + h
+			}
+			m.say("  gateway  %s/%s port %d: %s%s\n", g.Namespace, g.Name, s.Port, s.URL(), whose)
 		}
 	}
 }

@@ -78,6 +78,9 @@ func (x *exchange) push(p []byte) bool {
 // clean says that the client has nothing of the message that was to be sent.
 func (x *exchange) untaken(clean bool) {
 	if x.watch.over() && (x.started || clean) {
+		if clean {
+			x.started = false // another answer can be given instead
+		}
 		x.interrupted()
 		return
 	}

@@ -28,6 +28,9 @@ func pieces(wait time.Duration, all ...string) io.Reader {
 	return r
 }
 
+// slowly is a body that takes longer than short in all, and never nearly as long without a byte.
+const slowly = "a body in so many pieces"
+
 // Who is quiet because there is nothing to say is not ended, whoever it is; neither is who is slow.
 func TestQuietIsNotSlow(t *testing.T) {
 	one := []byte{0, 0, 0, 0, 1, 'x'} // a gRPC message
@@ -72,8 +75,8 @@ func TestQuietIsNotSlow(t *testing.T) {
 		f("a long poll 2", 2, "/poll", strings.NewReader("body"), nil, "")
 		f("events 1", 1, "/events", nil, nil, "onetwo")
 		f("events 2", 2, "/events", nil, nil, "onetwo")
-		f("a slow body 1", 1, "/", pieces(short/2, "a", "b", "c", "d", "e", "f", "g", "h"), nil, "abcdefgh")
-		f("a slow body 2", 2, "/", pieces(short/2, "a", "b", "c", "d", "e", "f", "g", "h"), nil, "abcdefgh")
+		f("a slow body 1", 1, "/", pieces(short/10, strings.Split(slowly, "")...), nil, slowly)
+		f("a slow body 2", 2, "/", pieces(short/10, strings.Split(slowly, "")...), nil, slowly)
 		f("a body behind the answer", 2, "/answers-first", pieces(quiet, "late"), nil, "late")
 		f("a gRPC stream that nobody has spoken on", 2, "/", pieces(quiet, string(one)), grpc, string(one))
 		f("a gRPC stream between messages", 2, "/", io.MultiReader(strings.NewReader(string(one)), pieces(quiet, string(one))), grpc, string(one)+string(one))

@@ -34,10 +34,11 @@ func (x *exchange) relay() {
 
 // deliver sends the answer's body, unless there is none. False means that the exchange has been ended.
 func (x *exchange) deliver(to sink, none bool) bool {
+	before := x.sent
 	if none {
 		x.yield(x.answer == nil || x.answer.Len() == 0)
 		if err := to.Flush(); err != nil {
-			x.untaken(x.sent == 0)
+			x.untaken(x.stream == nil && x.sent == before)
 			return false
 		}
 		return true
@@ -57,7 +58,7 @@ func (x *exchange) deliver(to sink, none bool) bool {
 		x.broken(lost)
 		return false
 	case failed != nil:
-		x.untaken(false)
+		x.untaken(x.stream == nil && x.sent == before)
 		return false
 	}
 	if x.call == nil {

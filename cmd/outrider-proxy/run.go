@@ -23,7 +23,6 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy"
 	"github.com/outrider-mesh/outrider/proxy/dashboard"
-	"github.com/outrider-mesh/outrider/wire/http1"
 )
 
 // Exit codes, as every verb of Outrider has them.
@@ -56,21 +55,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	f.StringVar(&o.snapshot, "snapshot", "", "the snapshot `FILE` to run, as 'outrider compile' prints it")
 	f.StringVar(&o.admin, "admin", "127.0.0.1:15020", "`ADDR` of metrics, health and dumps; port 0 takes a free one")
 	f.StringVar(&o.ready, "ready-file", "", "`FILE` to write once everything listens")
-	l, d := &o.limits, http1.DefaultLimits
-	f.IntVar(&l.Head.Head, "max-head-bytes", d.Head, "how many `BYTES` a request's or response's head may have")
-	f.IntVar(&l.Head.Fields, "max-header-fields", d.Fields, "how many header `FIELDS` it may have")
-	f.IntVar(&l.Head.Field, "max-header-bytes", d.Field, "how many `BYTES` one header field may have")
-	f.IntVar(&l.Head.Line, "max-line-bytes", d.Line, "how many `BYTES` a request line may have")
-	f.BoolVar(&l.Underscores, "allow-underscores", false, "let requests at gateways have _ in the names of header fields")
-	f.DurationVar(&l.HeadTimeout, "head-timeout", proxy.DefaultLimits.HeadTimeout, "how long a head may take to arrive")
-	f.DurationVar(&l.Idle, "idle-timeout", proxy.DefaultLimits.Idle, "how long a client's connection may be idle")
-	f.DurationVar(&l.StreamIdle, "stream-idle-timeout", proxy.DefaultLimits.StreamIdle, "how long a client may hold up an exchange, by not sending its body or not reading its answer; 0 is without end")
-	f.IntVar(&l.Connections, "max-connections", proxy.DefaultLimits.Connections, "how many `CONNECTIONS` of clients one listener takes")
+	o.limits.Flags(f)
 	if err := f.Parse(args[1:]); err != nil {
 		return exitUsage
-	}
-	if l.StreamIdle == 0 {
-		l.StreamIdle = -1
 	}
 	if o.snapshot == "" || f.NArg() > 0 {
 		return fail(errs, errors.New("run needs --snapshot FILE and nothing else; see outrider-proxy without arguments"), exitUsage)
