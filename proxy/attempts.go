@@ -169,28 +169,44 @@ func (x *exchange) forgo(v verdict) {
 
 // tryLimit arms the deadline of one attempt, where it has one of its own.
 func (x *exchange) tryLimit() {
-	x.tryDeadline, x.trySpan = never, 0
-	if x.rule != nil {
-		for _, limit := range [2]int64{x.rule.perTry, x.rule.backendTimeout} {
+	x.tryDeadline, x.trySpan, x.backendDeadline = never, 0, never
+	if r := x.rule; r != nil && (r.perTry > 0 || r.backendTimeout > 0) {
+		t := x.lately()
+		if x.tries > 1 {
+			t = now()
+		}
+		for _, limit := range [2]int64{r.perTry, r.backendTimeout} {
 			if limit > 0 && (x.trySpan == 0 || limit < x.trySpan) {
-				x.tryDeadline, x.trySpan = now()+limit, limit
+				x.tryDeadline, x.trySpan = t+limit, limit
 			}
+		}
+		if r.backendTimeout > 0 {
+			x.backendDeadline = t + r.backendTimeout
 		}
 	}
 	switch {
 	case x.lenient:
 		x.armLenient()
-	case x.tryDeadline < x.deadline || x.tries > 1:
+	case x.tryDeadline < x.deadline || x.tries > 1 || x.bounded:
 		x.watch.arm(min(x.deadline, x.tryDeadline))
 	}
 }
 
-// unhurry lifts the limit that holds until an answer has come.
+// lately returns a moment before the first attempt, with no wait since: it is not worth a look at the clock, which would be
+// most of what a breaker costs (BenchmarkGuarded).
+func (x *exchange) lately() int64 { return max(x.begin, x.resumed) }
+
+// unhurry lifts the limits that hold until an answer has come: the timeout for each try, and the breaker's.
 func (x *exchange) unhurry() {
-	if x.rule.perTry > 0 && x.rule.backendTimeout == 0 {
-		x.lean(x.routeSpan)
-		x.watch.arm(x.deadline)
+	if x.rule.perTry == 0 && x.breaker == nil {
+		return
 	}
+	x.tryDeadline, x.trySpan = x.backendDeadline, x.rule.backendTimeout
+	if x.lenient {
+		x.armLenient()
+		return
+	}
+	x.watch.arm(min(x.deadline, x.tryDeadline))
 }
 
 // announce tells the next proxy who sends the request, and how often it was tried.

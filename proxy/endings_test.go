@@ -218,6 +218,14 @@ func TestEndings(t *testing.T) {
 	f("timeout of an attempt", func(_ *model.Snapshot, r *model.Rule) {
 		r.Route.Timeout, r.Route.BackendTimeout = model.Duration(time.Minute), model.Duration(30*time.Millisecond)
 	}, hang, "504|UT", says(get("/"), 504, "upstream_timeout"))
+	f("timeout of an attempt in the answer, past a breaker", func(s *model.Snapshot, r *model.Rule) {
+		r.Route.BackendTimeout = model.Duration(30 * time.Millisecond)
+		hystrix(nil)(s, r)
+	}, func(c net.Conn, r *bufio.Reader) {
+		_, _ = readHead(r)
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+		hang(c, r)
+	}, "200|UT", truncated(get("/")))
 	f("client gone before the answer", nil, hang, "0|DC", vanishes(get("/")))
 	f("client gone in its body", nil, hang, "0|DC", vanishes(post, "some"))
 	f("client gone in its chunked body", nil, hang, "0|DC", vanishes(chunked, "5\r\nhel"))

@@ -85,7 +85,9 @@ type exchange struct {
 	routeSpan, trySpan, bound int64
 
 	begin, deadline int64
+	resumed         int64 // when a wait before the first attempt was over, or the fallback began; 0 where there was none
 	tryDeadline     int64 // of the attempt under way, never where it has none of its own
+	backendDeadline int64 // the same, and of its answer's body
 	received, sent  int64 // bytes from and to the client, heads included
 	outcome         outcome
 	flags           telemetry.Flags // besides those of the outcome

@@ -62,8 +62,9 @@ func (x *exchange) inject(f *fault) bool {
 			x.vanish()
 			return false
 		}
+		x.resumed = now()
 		if x.deadline != never {
-			x.deadline += now() - before
+			x.deadline += x.resumed - before
 		}
 		if x.watch.arm(x.deadline) && x.watch.why() == vanished {
 			x.vanish()

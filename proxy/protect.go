@@ -16,14 +16,15 @@ func (x *exchange) protect() verdict {
 		return x.attempts()
 	}
 	x.breaker = b
+	t := x.lately()
 	var v verdict
-	switch b.Admit(&x.ticket, now()) {
+	switch b.Admit(&x.ticket, t) {
 	case breaker.Refused:
 		v = x.fail(breakerOpen, unsent)
 	case breaker.Throttled:
 		v = x.fail(bulkheadFull, unsent)
 	default:
-		if v = x.execute(); v == over || v == answered && x.answeredWith() != breaker.Failed {
+		if v = x.execute(t); v == over || v == answered && x.answeredWith() != breaker.Failed {
 			return v // the end is reported with the exchange's
 		}
 		x.ticket.End(x.executionEnd(v), now())
@@ -31,28 +32,26 @@ func (x *exchange) protect() verdict {
 	return x.fallBack(v)
 }
 
-// execute is all attempts, within the breaker's timeout.
-func (x *exchange) execute() verdict {
+// execute is all attempts, within the breaker's timeout, which begins at t. Each attempt arms it, and relay lifts it.
+func (x *exchange) execute(t int64) verdict {
 	at, limited := x.ticket.Deadline()
 	if !limited || at >= x.deadline && !x.lenient {
 		return x.attempts()
 	}
-	route, latest := x.deadline, x.watch.latest.Load()
+	route := x.deadline
 	x.deadline, x.bound, x.bounded = min(at, route), at, true
+	latest := never
 	if x.lenient {
+		latest = x.watch.latest.Load()
 		x.watch.latest.Store(min(at, latest))
 	}
-	if at-now() < int64(fineBelow) {
+	if at-t < int64(fineBelow) {
 		x.hurry()
 	}
-	x.watch.arm(x.deadline)
 	v := x.attempts()
 	x.deadline, x.bounded = route, false
 	if x.lenient {
 		x.watch.latest.Store(latest)
-	}
-	if v == answered {
-		x.watch.arm(route)
 	}
 	return v
 }
@@ -95,6 +94,8 @@ func (x *exchange) fallBack(v verdict) verdict {
 	}
 	if b.Spec.FallbackReply != nil {
 		x.forgo(v)
+		x.lean(x.routeSpan)
+		x.watch.arm(x.deadline)
 		x.direct(&reply{spec: b.Spec.FallbackReply, outcome: fallback})
 		x.ticket.EndFallback(true)
 		return over
@@ -106,21 +107,21 @@ func (x *exchange) fallBack(v verdict) verdict {
 	x.forgo(v)
 	x.target, x.member, x.picked = &target{cluster: b.Fallback}, nil, x.picked[:0]
 	x.watch.arm(x.deadline)
+	x.resumed = now() // its attempts begin here
 	v = x.attempts()
 	x.fellBack = v == answered
 	x.ticket.EndFallback(v == answered && x.res.Status < 500)
 	return v
 }
 
-// release reports to the breaker how the exchange ended, where that was not done before, and gives back what it holds.
-func (x *exchange) release() {
+// release reports to the breaker how the exchange ended at t, where that was not done before, and gives back what it holds.
+func (x *exchange) release(t int64) {
 	if x.accruing {
 		x.accrued(x.outcome != passed || accrualFailure(x.grpcStatus))
 	}
 	if x.breaker == nil {
 		return
 	}
-	t := now()
 	switch {
 	case x.outcome == passed && x.complete && x.grpc && x.grpcStatus >= 0:
 		x.ticket.End(x.breaker.Errors.GRPC(x.grpcStatus), t)
@@ -153,7 +154,9 @@ func (x *exchange) judge(v verdict) {
 	var c outlier.Change
 	switch {
 	case v == answered:
-		c = m.Outlier.Answered(x.seenStatus(), now())
+		if s := x.seenStatus(); !m.Outlier.Passed(s) {
+			c = m.Outlier.Answered(s, now())
+		}
 	case f.outcome == upstreamTimeout || f.outcome == routeTimeout || f.outcome == clientDeadline || f.outcome == breakerTimeout:
 		c = m.Outlier.TimedOut(now())
 	case f.outcome == upstreamConnect || f.fate == unknown && (f.outcome == upstreamReset || f.outcome == upstreamProtocol):

@@ -25,7 +25,8 @@ func (x *exchange) identify() {
 
 // record tells what happened, once for each exchange, whatever happened.
 func (x *exchange) record() {
-	x.release()
+	t := now()
+	x.release(t)
 	if x.silent {
 		return
 	}
@@ -38,7 +39,7 @@ func (x *exchange) record() {
 	}
 	h.Record(&telemetry.Exchange{
 		Status: x.status, GRPC: x.grpc, GRPCStatus: x.grpcStatus, Flags: e.flags | x.flags,
-		Duration:     time.Duration(now() - x.begin),
+		Duration:     time.Duration(t - x.begin),
 		RequestBytes: x.received, ResponseBytes: x.sent,
 	})
 }

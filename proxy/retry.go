@@ -126,9 +126,17 @@ func (r *retries) wants(x *exchange, v verdict) bool {
 }
 
 func (r *retries) wantsAnswer(res *message.Response, grpc bool) bool {
+	if !r.named(res, grpc) && r.on&onRateLimited == 0 {
+		return false // most answers: their fields need not be looked at
+	}
 	if _, limited := res.Lookup("x-envoy-ratelimited"); limited {
 		return r.on&onRateLimited != 0
 	}
+	return r.named(res, grpc)
+}
+
+// named says whether the policy names the answer's status.
+func (r *retries) named(res *message.Response, grpc bool) bool {
 	if grpc && r.grpc != 0 && res.Status == 200 {
 		code := grpcStatus(&res.Head)
 		return code >= 0 && code < 32 && r.grpc&(1<<code) != 0

@@ -118,12 +118,14 @@ func (s *session) interrupt() {
 	}
 }
 
-// check ends what lasts too long: exchanges, a head that does not come, a connection that nobody uses.
-func (s *session) check(t int64) {
+// check ends what lasts too long: exchanges, a head that does not come, a connection that nobody uses. It returns when the
+// first of the exchanges' times is over.
+func (s *session) check(t int64) (due int64) {
 	lim := &s.conn.proxy.limits
+	due = never
 	s.mu.Lock()
 	for k := range s.streams {
-		k.watch.check(t)
+		due = min(due, k.watch.check(t))
 	}
 	s.move(t)
 	busy, leaving := len(s.streams) > 0, s.leaving
@@ -142,6 +144,7 @@ func (s *session) check(t int64) {
 		}
 		s.ended()
 	}
+	return due
 }
 
 // tell counts the gRPC messages of exchanges that last.

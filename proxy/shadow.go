@@ -46,13 +46,15 @@ func (m *mirrors) send(s *shadow) {
 	})
 }
 
-// check ends copies whose time is over.
-func (m *mirrors) check(t int64) {
+// check ends copies whose time is over, and returns when the next one's is.
+func (m *mirrors) check(t int64) (due int64) {
+	due = never
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for s := range m.under {
-		s.watch.check(t)
+		due = min(due, s.watch.check(t))
 	}
+	return due
 }
 
 // close ends all copies and waits for them.

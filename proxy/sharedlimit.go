@@ -226,8 +226,9 @@ func (x *exchange) ask(q *sharedLimit, a *inquiry) error {
 		return errAbandoned
 	}
 	err := x.inquire(q, m.Endpoint, before+q.timeout, a)
+	x.resumed = now()
 	if x.deadline != never {
-		x.deadline += now() - before
+		x.deadline += x.resumed - before
 	}
 	if x.watch.arm(x.deadline) && x.watch.why() == vanished {
 		x.vanish()

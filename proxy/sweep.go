@@ -12,12 +12,13 @@ import (
 )
 
 const (
-	// coarseTick is how often deadlines are looked at when none is near, fineTick when an exchange has a short one:
-	// so late can a timeout be, and in return no exchange starts or stops a timer.
+	// coarseTick is how often deadlines are looked at when none is near, fineTick when one is, or when an exchange has a short
+	// one: so late can a timeout be, and in return no exchange starts or stops a timer.
 	coarseTick = 100 * time.Millisecond
 	fineTick   = 5 * time.Millisecond
-	// fineBelow is how short a timeout must be to ask for the fine tick.
-	fineBelow = 2 * time.Second
+	// fineBelow is how short a timeout must be to ask for the fine tick. The coarse one sees a longer one before it is over,
+	// whenever it began, and the sweeper then comes in time.
+	fineBelow = 2 * coarseTick
 	// goneAfter is how long an exchange waits for its upstream before the sweeper looks whether the client is still there.
 	goneAfter = int64(100 * time.Millisecond)
 	// flowSeconds is how often a tunnel that lasts tells what has passed (Istio's reporting interval).
@@ -179,15 +180,23 @@ func (w *watch) sleep(d time.Duration, done <-chan struct{}) bool {
 	return !w.over()
 }
 
-// check ends the phase if its time is over.
-func (w *watch) check(t int64) {
-	if d := w.guard.deadline.Load(); d != fired && d <= t {
+// check ends the phase if its time is over, and returns when a busy one's is.
+func (w *watch) check(t int64) (due int64) {
+	d := w.guard.deadline.Load()
+	switch {
+	case d == fired:
+		return never
+	case d <= t:
 		if m := w.moved(d, t); m > t {
 			w.guard.deadline.CompareAndSwap(d, m&^idleBit)
-			return
+			return m
 		}
 		w.guard.fire(d, expired, w.interrupt)
+		return d // what follows may be short: another look soon
+	case d&idleBit != 0:
+		return never // none the wiser for being punctual
 	}
+	return d
 }
 
 // vanish ends the phase, whatever it is, as the client has gone.
@@ -262,14 +271,14 @@ func (p *Proxy) sweep(ctx context.Context) {
 		peek := t-lastPeek >= goneAfter
 		if peek {
 			lastPeek = t
+			p.upstream.Judge(t)
 		}
+		due := p.mirrors.check(t)
 		conns = p.conns.list(conns[:0])
 		for _, c := range conns {
-			c.check(t, peek)
+			due = min(due, c.check(t, peek))
 		}
 		clear(conns)
-		p.upstream.Judge(t)
-		p.mirrors.check(t)
 		if t-lastTidy >= int64(time.Second) {
 			lastTidy = t
 			p.upstream.Sweep(t)
@@ -284,23 +293,24 @@ func (p *Proxy) sweep(ctx context.Context) {
 		if p.conns.fine.Load() > 0 {
 			tick.Reset(fineTick)
 		} else {
-			tick.Reset(coarseTick)
+			tick.Reset(min(max(time.Duration(due-now()), fineTick), coarseTick))
 		}
 	}
 }
 
 // check ends c's phase if its time is over or, when peek is set, if it waits for an endpoint on behalf of a client that has gone.
-func (c *conn) check(t int64, peek bool) {
+// It returns when the time of a busy phase is over.
+func (c *conn) check(t int64, peek bool) (due int64) {
 	if s := c.session.Load(); s != nil {
-		s.check(t)
-		return
+		return s.check(t)
 	}
 	w := &c.watch
-	w.check(t)
+	due = w.check(t)
 	c.move(t)
 	if since := w.waiting.Load(); peek && since != 0 && t-since >= goneAfter && c.link.Ended() {
 		if d := w.deadline.Load(); d != fired {
 			w.fire(d, vanished, w.interrupt)
 		}
 	}
+	return due
 }

@@ -61,3 +61,40 @@ func TestGuardRetiresIdlePhasesOnly(t *testing.T) {
 		t.Error("the end of the phase was not seen")
 	}
 }
+
+// The sweeper comes in time for busy phases, and asks for no clock of idle ones.
+func TestCheckTellsWhatIsDue(t *testing.T) {
+	w := &watch{client: nobody{}}
+	f := func(name string, want int64, begin func()) {
+		t.Helper()
+		begin()
+		if got := w.check(100); got != want {
+			t.Errorf("%s: due at %d, want %d", name, got, want)
+		}
+	}
+	f("busy", 250, func() { w.arm(250) })
+	f("busy for ever", never, func() { w.arm(never) })
+	f("idle", never, func() { w.rest(250) })
+	f("over", 100, func() { w.arm(100) })
+	if !w.over() {
+		t.Error("what was due has not ended")
+	}
+	f("over before", never, func() {})
+}
+
+// A timeout that the coarse tick sees in time costs an exchange nothing: neither it nor the sweeper hurries.
+func TestLongTimeoutsDoNotHurry(t *testing.T) {
+	o := newSlow(t)
+	s := guarded(busySnapshot(o.address()))
+	p := start(t, s, Limits{})
+	c := dial(t, p, "outbound")
+	c.send(get("/held"))
+	o.sees("/held")
+	if n := p.conns.fine.Load(); n != 0 {
+		t.Errorf("%d exchanges hurry", n)
+	}
+	o.release("/held")
+	if got := c.read("GET"); got.status != 200 {
+		t.Errorf("%+v", got)
+	}
+}

@@ -145,6 +145,17 @@ func (h *Host) Answered(status int, now int64) Change {
 	return h.count(s, s.grade(status), now)
 }
 
+// Passed is Answered for a status that is no error, where the clock need not be asked; it does nothing and returns false where
+// it is one.
+func (h *Host) Passed(status int) bool {
+	if g := h.detector.settings.Load().grade(status); g >= 500 && g <= 599 {
+		return false
+	}
+	zero(&h.failures)
+	zero(&h.gateway)
+	return true
+}
+
 // Failed reports that the host could not be connected to, or broke off before its answer. Not for what this side refused
 // for a limit of its own.
 func (h *Host) Failed(now int64) Change { return h.local(503, now) }
