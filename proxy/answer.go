@@ -14,6 +14,9 @@ import (
 func (x *exchange) say(o outcome, status int, why string) {
 	if x.started || x.raw {
 		x.outcome = o
+		if x.grpc && x.stream != nil {
+			x.trailGRPC(grpcOf(o, status), why)
+		}
 		return
 	}
 	res := &x.res
@@ -68,17 +71,31 @@ const grpcDeadlineExceeded = 4
 
 // sayGRPC answers a gRPC request as gRPC's servers do: 200, and what is meant in trailers, which are all there is.
 func (x *exchange) sayGRPC(o outcome, code int, why string) {
-	res := &x.res
-	res.Status = 200
-	res.Add("content-type", "application/grpc")
+	x.res.Status = 200
+	x.res.Add("content-type", "application/grpc")
+	x.putGRPC(&x.res.Head, code, why)
+	x.conclude(o, "")
+}
+
+// trailGRPC ends an answer that has begun with what became of it, where a reset would be INTERNAL to clients. Those that
+// have a part of a message know it to be broken.
+func (x *exchange) trailGRPC(code int, why string) {
+	x.trailers.Reset()
+	x.putGRPC(&x.trailers, code, why)
+	if x.complete = x.stream.call.SendTrailers(&x.trailers) == nil; x.complete {
+		x.stream.call.Flush()
+	}
+}
+
+// putGRPC adds a gRPC status with its message, which becomes the exchange's.
+func (x *exchange) putGRPC(h *message.Head, code int, why string) {
+	x.grpcStatus = code
 	x.spare = strconv.AppendInt(x.spare[:0], int64(code), 10)
-	res.SetBytes(message.GRPCStatus, "grpc-status", x.spare)
+	h.SetBytes(message.GRPCStatus, "grpc-status", x.spare)
 	if why = strings.TrimRight(why, "\r\n"); why != "" { // the end of a text, but not of a message
 		x.spare = appendGRPCMessage(x.spare[:0], why)
-		res.SetBytes(message.Other, "grpc-message", x.spare)
+		h.SetBytes(message.Other, "grpc-message", x.spare)
 	}
-	x.grpcStatus = code
-	x.conclude(o, "")
 }
 
 // appendGRPCMessage appends a message as the field grpc-message has it: printable ASCII but "%" as it is, the rest in

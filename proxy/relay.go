@@ -148,7 +148,11 @@ func (x *exchange) broken(err error) {
 			x.conn.proxy.metrics.Abuse(telemetry.HeadSize)
 		}
 	}
-	x.say(o, endings[o].status, endings[o].body)
+	why := endings[o].body
+	if x.started {
+		why = "upstream connect error or disconnect/reset within the response"
+	}
+	x.say(o, endings[o].status, why)
 }
 
 func isHead(r *message.Request) bool { return string(r.Method()) == "HEAD" }
