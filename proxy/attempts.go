@@ -7,7 +7,6 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/upstream"
-	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
@@ -160,10 +159,6 @@ func (x *exchange) forgo(v verdict) {
 		}
 	}
 	x.drop()
-	if x.answer != nil {
-		link.PutBuffer(x.answer)
-		x.answer = nil
-	}
 	x.disengage()
 }
 
@@ -229,7 +224,7 @@ func (x *exchange) pause(d time.Duration) bool {
 	}
 	x.lean(x.routeSpan)
 	x.watch.arm(x.deadline)
-	return x.watch.sleep(d, nil)
+	return x.nap(d, nil, false)
 }
 
 // broke decides what ended a wait for the endpoint with err: this side of the exchange, as its time is over, its client has
@@ -237,15 +232,8 @@ func (x *exchange) pause(d time.Duration) bool {
 func (x *exchange) broke(err error) (v verdict, stopped bool) {
 	switch {
 	case x.watch.over() || x.due() <= now():
-		if x.watch.over() {
-			switch how := x.watch.guard.why(); how {
-			case vanished:
-				x.vanish()
-				return over, true
-			case unsentBody, unreadAnswer:
-				x.held(how)
-				return over, true
-			}
+		if x.watch.over() && x.left() {
+			return over, true
 		}
 		return x.fail(x.late(), unknown), true
 	case x.pump != nil && x.pump.failed(err):

@@ -155,7 +155,7 @@ func (c *conn) retire() {
 		return
 	}
 	c.watch.retire(c.link.InterruptRead)
-	c.watch.hasten()
+	c.watch.ring()
 }
 
 // tell counts what passes on exchanges that last.

@@ -113,7 +113,7 @@ type exchange struct {
 	joined          []byte // values of fields, for rate limits
 	quota           quota
 	added           *message.Head // to the answer, by a rate limit service
-	resting         *hold         // kept for the next one
+	bell            *bell         // nil until the exchange first naps
 }
 
 var exchanges = sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, 1<<10), rand: balance.NewRand(rand.Uint64())} }}
@@ -143,7 +143,7 @@ func putExchange(x *exchange) {
 	x.trailers.Reset()
 	*x = exchange{
 		req: x.req, res: x.res, trailers: x.trailers,
-		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash, resting: x.resting, who: x.who[:0], joined: x.joined[:0],
+		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash, bell: x.bell, who: x.who[:0], joined: x.joined[:0],
 		down: outflow{out: x.down.out[:0]}, picked: x.picked[:0], turn: x.turn,
 	}
 	exchanges.Put(x)
@@ -395,10 +395,6 @@ func (x *exchange) finish() {
 	if x.copies != nil {
 		x.copies.abandon()
 	}
-	if x.answer != nil {
-		link.PutBuffer(x.answer)
-		x.answer = nil
-	}
 	x.drop() // what could be kept has been given back already
 	x.disengage()
 	x.permitted()
@@ -412,16 +408,25 @@ func (x *exchange) vanish() {
 
 // interrupted ends an exchange whose time is over, or whose client has gone.
 func (x *exchange) interrupted() {
-	switch how := x.watch.guard.why(); how {
-	case vanished:
-		x.vanish()
-		return
-	case unsentBody, unreadAnswer:
-		x.held(how)
+	if x.left() {
 		return
 	}
 	o := x.late()
 	x.say(o, endings[o].status, endings[o].body)
+}
+
+// left ends an exchange that was ended from outside for its client's sake, who has gone or holds it up; false means that its
+// time is over.
+func (x *exchange) left() bool {
+	switch how := x.watch.guard.why(); how {
+	case vanished:
+		x.vanish()
+	case unsentBody, unreadAnswer:
+		x.held(how)
+	default:
+		return false
+	}
+	return true
 }
 
 // ended ends the exchange where it was not the upstream that broke a wait, but the sweeper or the client's side; err is what

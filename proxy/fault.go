@@ -3,6 +3,7 @@ package proxy
 import (
 	"math"
 	"sync/atomic"
+	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
@@ -58,8 +59,9 @@ func (x *exchange) inject(f *fault) bool {
 		f.counts.delayed.Add(1)
 		x.flags |= telemetry.DI
 		before := now()
-		if !x.hold(before + f.delay) {
-			x.vanish()
+		x.watch.arm(never)
+		if !x.nap(time.Duration(f.delay), nil, true) {
+			x.interrupted()
 			return false
 		}
 		x.resumed = now()

@@ -202,47 +202,28 @@ func (x *exchange) dial(e *upstream.Endpoint, fresh bool) (*upstream.Conn, error
 	}
 	turn := x.queue(fresh)
 	defer x.watch.dequeue(turn)
-	if x.target.cluster.TLS == nil {
-		return e.Dial(x.conn.proxy.life, timeout, nil, turn)
-	}
 	alpn := []string{"http/1.1"}
 	if x.opaque() {
 		alpn = nil
 	}
-	up, err := e.Dial(x.conn.proxy.life, timeout, x.secure(alpn...), turn)
-	x.conn.proxy.handshaken(err)
-	return up, err
+	return x.conn.proxy.dial(e, timeout, x.secure(alpn...), turn)
 }
 
 // connect2 opens a connection for HTTP/2, unless somebody else is about to.
 func (x *exchange) connect2(e *upstream.Endpoint, timeout time.Duration, most uint32, sends int64) (*upstream.Shared, error) {
-	var secure *tls.Config
-	if x.target.cluster.TLS != nil {
-		secure = x.secure("h2", "http/1.1")
-	}
 	turn := x.queue(false)
-	s, err := e.Connect(x.conn.proxy.life, timeout, secure, most, sends, turn)
-	x.watch.dequeue(turn)
-	if secure != nil {
-		x.conn.proxy.handshaken(err)
-	}
-	if err == nil && x.conn.listener.leadsTo(s.Link()) {
-		s.Cut()
-		err = errLoop
-	}
-	return s, err
+	defer x.watch.dequeue(turn)
+	return x.conn.listener.apart(x.conn.proxy.connect(e, timeout, x.secure("h2", "http/1.1"), most, sends, turn))
 }
 
-var errLoop = errors.New("the connection comes back to this proxy")
-
-// secure is how TLS is spoken to the target.
+// secure is how TLS is spoken to the target, nil where it is not.
 func (x *exchange) secure(alpn ...string) *tls.Config {
 	c := x.target.cluster
 	host, _, _ := message.SplitAuthority(x.req.Authority())
 	if c.Spec.Kind != model.Passthrough {
 		host = []byte(c.Spec.Service.Host) // connections are shared, so their name is not the request's
 	}
-	return c.TLS.Config(string(host), alpn...)
+	return secured(c, string(host), alpn...)
 }
 
 // counted counts what the endpoint gave for an answer.

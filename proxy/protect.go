@@ -3,6 +3,7 @@ package proxy
 import (
 	"github.com/outrider-mesh/outrider/proxy/breaker"
 	"github.com/outrider-mesh/outrider/proxy/outlier"
+	"github.com/outrider-mesh/outrider/proxy/upstream"
 )
 
 // This file is where an exchange meets what protects a target: the breaker before it, its fallback, and the detection of
@@ -11,7 +12,7 @@ import (
 
 // protect sends the request if the target's breaker lets it, and falls back where that fails.
 func (x *exchange) protect() verdict {
-	b := x.target.cluster.Breaker(x.req.Method(), x.req.Path())
+	b := x.guarded()
 	if b == nil {
 		return x.attempts()
 	}
@@ -30,6 +31,16 @@ func (x *exchange) protect() verdict {
 		x.ticket.End(x.executionEnd(v), now())
 	}
 	return x.fallBack(v)
+}
+
+// guarded returns the breaker that stands before the target for the request, or nil.
+func (x *exchange) guarded() *upstream.Breaker {
+	for _, b := range x.target.cluster.Breakers {
+		if covers(b.Spec.Methods, b.Spec.Paths, &x.req) {
+			return b
+		}
+	}
+	return nil
 }
 
 // execute is all attempts, within the breaker's timeout, which begins at t. Each attempt arms it, and relay lifts it.

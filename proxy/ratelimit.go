@@ -82,17 +82,19 @@ func newTokenLimit(s model.TokenLimit, keys int) (t *tokenLimit, err error) {
 	return t, err
 }
 
-// covers says whether l is for the request.
-func (l *rateLimit) covers(r *message.Request) bool {
-	if len(l.spec.Methods) > 0 && !slices.Contains(l.spec.Methods, string(r.Method())) {
+// covers says whether something that is for these methods and paths, each exact or a prefix that ends in *, is for r. None of
+// a kind are all.
+func covers(methods, paths []string, r *message.Request) bool {
+	if len(methods) > 0 && !slices.Contains(methods, string(r.Method())) {
 		return false
 	}
-	for _, p := range l.spec.Paths {
-		if prefix, open := strings.CutSuffix(p, "*"); open && strings.HasPrefix(string(r.Path()), prefix) || p == string(r.Path()) {
+	path := r.Path()
+	for _, p := range paths {
+		if prefix, open := strings.CutSuffix(p, "*"); open && len(path) >= len(prefix) && string(path[:len(prefix)]) == prefix || p == string(path) {
 			return true
 		}
 	}
-	return len(l.spec.Paths) == 0
+	return len(paths) == 0
 }
 
 // bucket returns the bucket of t that the request takes a token from.
@@ -133,7 +135,7 @@ func (x *exchange) ration(limits []*rateLimit) bool {
 	var held [mostTaken]*limit.Bucket
 	n, shared := 0, false
 	for _, l := range limits {
-		if !l.covers(&x.req) {
+		if !covers(l.spec.Methods, l.spec.Paths, &x.req) {
 			continue
 		}
 		if l.shared != nil {

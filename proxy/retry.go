@@ -159,10 +159,11 @@ func (x *exchange) safe(r *retries, v verdict) bool {
 func (x *exchange) retry(v verdict) bool {
 	x.permitted()
 	r := x.retries()
-	if x.tries > 1 && v == answered && !r.wants(x, v) {
+	wanted := r.wants(x, v)
+	if x.tries > 1 && v == answered && !wanted {
 		x.target.cluster.Tally.Succeeded.Add(1)
 	}
-	if !r.wants(x, v) || !x.safe(r, v) || x.told {
+	if !wanted || !x.safe(r, v) || x.told {
 		return false
 	}
 	if r == atOnce && len(x.target.cluster.Members) < 2 && x.failure.fate == unsent {

@@ -176,17 +176,10 @@ func (x *exchange) open(s *upstream.Shared) error {
 		}
 		x.toConnect()
 	}
-	if err := s.Admit(&x.admission); err != nil {
+	call, err := s.Open(&x.admission, x.target.cluster.Spec.MaxStreams, &x.req, !x.streams && x.inline == 0 && !x.req.Upgrade)
+	if err != nil {
 		return err
 	}
-	call := mux.GetCall(s.Mux)
-	if err := call.OpenWithin(x.target.cluster.Spec.MaxStreams, &x.req, !x.streams && x.inline == 0 && !x.req.Upgrade); err != nil {
-		s.Untaken()
-		x.admission.Done()
-		call.Release()
-		return err
-	}
-	s.Taken()
 	x.call, x.shared = call, s
 	x.connected()
 	x.watch.call.Store(call)
@@ -208,7 +201,7 @@ func (x *exchange) reopen(err error) (v verdict, again bool) {
 	defer x.drop()
 	reset := (*mux.ResetError)(nil)
 	errors.As(err, &reset)
-	refused := reset != nil && reset.Code == http2.RefusedStream // nothing was done (RFC 9113 §8.7)
+	refused := refusedStream(err)
 	if v, stopped := x.broke(err); stopped && !(refused && v == failed) {
 		return v, false
 	}
@@ -340,27 +333,26 @@ func (x *exchange) keep() {
 // drop leaves the endpoint: what sends the request's body ends, its connection is closed, its stream given back and reset if
 // it has not ended.
 func (x *exchange) drop() {
+	if x.answer != nil {
+		link.PutBuffer(x.answer)
+		x.answer = nil
+	}
 	if x.up == nil && x.call == nil {
 		return
 	}
 	if x.pump != nil {
 		x.pump.end()
 	}
-	if x.answer != nil {
-		link.PutBuffer(x.answer)
-		x.answer = nil
-	}
-	x.admission.Done()
 	if up := x.up; up != nil {
 		x.watch.up.Store(nil)
 		x.up = nil
+		x.admission.Done()
 		up.Drop()
 	}
 	if call := x.call; call != nil {
 		x.watch.call.Store(nil)
 		x.call = nil
-		call.Release()
-		x.shared.Left()
+		x.shared.Close(call, &x.admission)
 		x.shared = nil
 	}
 }

@@ -93,7 +93,7 @@ func (s *session) retire() {
 		s.leaving = max(now(), 1)
 	}
 	for k := range s.streams {
-		k.watch.hasten()
+		k.watch.ring()
 	}
 	s.mu.Unlock()
 	if first {

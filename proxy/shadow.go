@@ -190,12 +190,7 @@ func (s *shadow) dial(e *upstream.Endpoint) (*upstream.Conn, error) {
 	c := s.mirror.target.cluster
 	turn := s.queue()
 	defer s.watch.dequeue(turn)
-	if c.TLS == nil {
-		return e.Dial(s.proxy.life, s.patience(), nil, turn)
-	}
-	up, err := e.Dial(s.proxy.life, s.patience(), c.TLS.Config(c.Spec.Service.Host, "http/1.1"), turn)
-	s.proxy.handshaken(err)
-	return up, err
+	return s.proxy.dial(e, s.patience(), secured(c, c.Spec.Service.Host, "http/1.1"), turn)
 }
 
 // over1 sends the copy on up and reads the answer; again says that up had ended before.
@@ -288,28 +283,19 @@ func (s *shadow) ask2(e *upstream.Endpoint) error {
 		if err != nil {
 			return err
 		}
-		if err := sh.Admit(&s.admission); errors.Is(err, http2.ErrNoStreams) {
-			continue
-		} else if err != nil {
-			return err
-		}
-		call := mux.GetCall(sh.Mux)
 		none := len(s.body) == 0 && s.trailers == nil
 		if none {
 			s.req.BodyLength = message.NoBody
 		}
-		if err := call.OpenWithin(most, &s.req, none); err != nil {
-			sh.Untaken()
-			s.admission.Done()
-			call.Release()
-			if errors.Is(err, http2.ErrNoStreams) && !s.watch.over() {
-				continue
-			}
+		call, err := sh.Open(&s.admission, most, &s.req, none)
+		if errors.Is(err, http2.ErrNoStreams) && !s.watch.over() {
+			continue
+		}
+		if err != nil {
 			return err
 		}
-		sh.Taken()
 		err = s.over2(call, none)
-		sh.Left()
+		sh.Close(call, &s.admission)
 		return err
 	}
 }
@@ -322,21 +308,7 @@ func (s *shadow) share(e *upstream.Endpoint, most uint32) (*upstream.Shared, err
 	c := s.mirror.target.cluster
 	turn := s.queue()
 	defer s.watch.dequeue(turn)
-	if c.TLS == nil {
-		return s.apart(e.Connect(s.proxy.life, s.patience(), nil, most, now(), turn))
-	}
-	sh, err := e.Connect(s.proxy.life, s.patience(), c.TLS.Config(c.Spec.Service.Host, "h2", "http/1.1"), most, now(), turn)
-	s.proxy.handshaken(err)
-	return s.apart(sh, err)
-}
-
-// apart refuses a connection that comes back to this proxy.
-func (s *shadow) apart(sh *upstream.Shared, err error) (*upstream.Shared, error) {
-	if err == nil && s.listener.leadsTo(sh.Link()) {
-		sh.Cut()
-		return nil, errLoop
-	}
-	return sh, err
+	return s.listener.apart(s.proxy.connect(e, s.patience(), secured(c, c.Spec.Service.Host, "h2", "http/1.1"), most, now(), turn))
 }
 
 // over2 sends the copy's body on call and reads the answer away.
@@ -345,8 +317,6 @@ func (s *shadow) over2(call *mux.Call, none bool) (err error) {
 	defer func() {
 		s.watch.call.Store(nil)
 		s.watch.arm(never) // whoever is about to interrupt the call has done so from here on
-		s.admission.Done()
-		call.Release()
 	}()
 	if s.watch.over() {
 		return errMirrorOver

@@ -92,7 +92,7 @@ func putInquiry(a *inquiry) {
 // consultAll asks the services of all limits that are for the request. False means that the exchange has ended.
 func (x *exchange) consultAll(limits []*rateLimit) bool {
 	for _, l := range limits {
-		if l.shared != nil && l.covers(&x.req) && !x.consult(l) {
+		if l.shared != nil && covers(l.spec.Methods, l.spec.Paths, &x.req) && !x.consult(l) {
 			return false
 		}
 	}
@@ -251,27 +251,15 @@ func (x *exchange) inquire(q *sharedLimit, e *upstream.Endpoint, until int64, a 
 		if x.conn.listener.leadsTo(sh.Link()) {
 			return errLoop
 		}
-		switch err := sh.Admit(&a.admission); {
-		case errors.Is(err, http2.ErrNoStreams):
+		call, err := sh.Open(&a.admission, most, &a.req, false)
+		if errors.Is(err, http2.ErrNoStreams) {
 			continue
-		case err != nil:
+		}
+		if err != nil {
 			return err
 		}
-		call := mux.GetCall(sh.Mux)
-		if err := call.OpenWithin(most, &a.req, false); err != nil {
-			sh.Untaken()
-			a.admission.Done()
-			call.Release()
-			if errors.Is(err, http2.ErrNoStreams) {
-				continue
-			}
-			return err
-		}
-		sh.Taken()
-		err := x.put(call, until, a)
-		a.admission.Done()
-		call.Release()
-		sh.Left()
+		err = x.put(call, until, a)
+		sh.Close(call, &a.admission)
 		if refusals++; !refusedStream(err) || refusals == connectAttempts {
 			return err
 		}
@@ -395,7 +383,7 @@ func (x *exchange) approach(q *sharedLimit, e *upstream.Endpoint, until int64) e
 	if d == nil {
 		return errNoService
 	}
-	if !x.watch.sleep(max(0, time.Duration(until-now())), d.done) {
+	if !x.nap(max(0, time.Duration(until-now())), d.done, false) {
 		return errNoRuling
 	}
 	select {
@@ -437,12 +425,7 @@ func (p *Proxy) approach(c *upstream.Cluster, e *upstream.Endpoint) error {
 		turn.Deadline = time.Now().Add(timeout)
 		defer context.AfterFunc(p.life, turn.Interrupt)()
 	}
-	if c.TLS == nil {
-		_, err := e.Connect(p.life, timeout, nil, c.Spec.MaxStreams, now(), turn)
-		return err
-	}
-	_, err := e.Connect(p.life, timeout, c.TLS.Config(c.Spec.Service.Host, "h2", "http/1.1"), c.Spec.MaxStreams, now(), turn)
-	p.handshaken(err)
+	_, err := p.connect(e, timeout, secured(c, c.Spec.Service.Host, "h2", "http/1.1"), c.Spec.MaxStreams, now(), turn)
 	return err
 }
 

@@ -117,10 +117,8 @@ type watch struct {
 	// up and call are what the exchange under way waits on at the endpoint's side.
 	up   atomic.Pointer[link.Link]
 	call atomic.Pointer[mux.Call]
-	// bell wakes an exchange that waits for nothing but time, or for another exchange.
-	bell atomic.Pointer[chan struct{}]
-	// hold is what it waits on while it waits for nothing but time, and a drain.
-	hold atomic.Pointer[hold]
+	// bell wakes the exchange from its nap.
+	bell atomic.Pointer[bell]
 	// turn is the exchange's place in the line before a cluster's connections.
 	turn atomic.Pointer[upstream.Turn]
 }
@@ -150,34 +148,10 @@ func (w *watch) interrupt() {
 	if call := w.call.Load(); call != nil {
 		call.Interrupt()
 	}
-	if bell := w.bell.Load(); bell != nil {
-		select {
-		case *bell <- struct{}{}:
-		default:
-		}
-	}
-	w.hasten()
+	w.ring()
 	if turn := w.turn.Load(); turn != nil {
 		turn.Interrupt()
 	}
-}
-
-// sleep waits for d, or until done is closed or sent to (nil never is); false means that the phase was ended before.
-func (w *watch) sleep(d time.Duration, done <-chan struct{}) bool {
-	bell := make(chan struct{}, 1)
-	w.bell.Store(&bell)
-	defer w.bell.Store(nil)
-	if w.over() { // before the bell was there to be rung
-		return false
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-done:
-	case <-bell:
-	}
-	return !w.over()
 }
 
 // check ends the phase if its time is over, and returns when a busy one's is.

@@ -2,8 +2,6 @@ package upstream
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/proxy/breaker"
@@ -17,19 +15,6 @@ type Breaker struct {
 	// Fallback is asked instead of the target, nil where Spec names no cluster.
 	Fallback *Cluster
 	settings breaker.Settings
-}
-
-// For says whether b is for a request of that method and path.
-func (b *Breaker) For(method, path []byte) bool {
-	if len(b.Spec.Methods) > 0 && !slices.Contains(b.Spec.Methods, string(method)) {
-		return false
-	}
-	for _, p := range b.Spec.Paths {
-		if prefix, open := strings.CutSuffix(p, "*"); open && strings.HasPrefix(string(path), prefix) || p == string(path) {
-			return true
-		}
-	}
-	return len(b.Spec.Paths) == 0
 }
 
 // breaker builds one breaker; a new one begins closed.

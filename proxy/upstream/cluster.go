@@ -53,16 +53,6 @@ type Cluster struct {
 	limits  *limits  // nil where nothing is bounded
 }
 
-// Breaker returns the breaker that stands before the cluster for a request, or nil.
-func (c *Cluster) Breaker(method, path []byte) *Breaker {
-	for _, b := range c.Breakers {
-		if b.For(method, path) {
-			return b
-		}
-	}
-	return nil
-}
-
 // judged says whether some of c's members may be down: nil has none.
 func (c *Cluster) judged() bool {
 	return c != nil && (c.Health != nil || c.Spec.Accrual != nil || slices.ContainsFunc(c.Spec.Endpoints, func(e model.Endpoint) bool { return e.Unready }))

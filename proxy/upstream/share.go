@@ -14,6 +14,7 @@ import (
 	"github.com/outrider-mesh/outrider/proxy/limit"
 	"github.com/outrider-mesh/outrider/wire/http2"
 	"github.com/outrider-mesh/outrider/wire/link"
+	"github.com/outrider-mesh/outrider/wire/message"
 	"github.com/outrider-mesh/outrider/wire/mux"
 )
 
@@ -91,28 +92,34 @@ func (e *Endpoint) Share(most uint32, now int64) *Shared {
 	return last
 }
 
-// Admit is Endpoint.Admit for a stream that is about to be opened. It fails with http2.ErrNoStreams where the connection has
-// carried all that it may (maxRequestsPerConnection). Taken or Untaken has to follow.
-func (s *Shared) Admit(a *Admission) error {
+// Open opens a stream for r, admitted as Endpoint.Admit does; most and end are as for mux.Call.OpenWithin. It fails with
+// http2.ErrNoStreams where the connection takes no more of them, or has carried all that it may (maxRequestsPerConnection):
+// then it ends with its last. Close has to follow once the call is over.
+func (s *Shared) Open(a *Admission, most uint32, r *message.Request, end bool) (*mux.Call, error) {
 	if err := s.endpoint.Admit(a); err != nil {
-		return err
+		return nil, err
 	}
-	if n, per := s.used.Add(1), s.endpoint.tuning().perConnection; per > 0 && n > per {
-		s.Untaken()
-		a.Done()
-		return http2.ErrNoStreams
+	err := error(http2.ErrNoStreams)
+	if n, per := s.used.Add(1), s.endpoint.tuning().perConnection; per == 0 || n <= per {
+		call := mux.GetCall(s.Mux)
+		if err = call.OpenWithin(most, r, end); err == nil {
+			if per > 0 && s.used.Load() >= per {
+				s.replace()
+			}
+			return call, nil
+		}
+		call.Release()
 	}
-	return nil
+	s.used.Add(^uint32(0))
+	a.Done()
+	return nil, err
 }
 
-// Untaken gives a stream back that could not be opened.
-func (s *Shared) Untaken() { s.used.Add(^uint32(0)) }
-
-// Taken says that the stream was opened; a connection that has carried enough of them ends with its last.
-func (s *Shared) Taken() {
-	if per := s.endpoint.tuning().perConnection; per > 0 && s.used.Load() >= per {
-		s.replace()
-	}
+// Close gives back what Open took; a stream that has not ended is reset.
+func (s *Shared) Close(call *mux.Call, a *Admission) {
+	a.Done()
+	call.Release()
+	s.left()
 }
 
 // replace takes the connection away from those that exchanges find, and lets it end with its last stream.
@@ -293,12 +300,11 @@ func (s *Shared) Cut() { s.link.Cut() }
 func (s *Shared) discard() {
 	s.discarded.Store(true)
 	s.Shutdown()
-	s.Left()
+	s.left()
 }
 
-// Left ends a connection that is to end once it has no streams, or lets the next one have the stream that was given back:
-// whoever gives one back calls it.
-func (s *Shared) Left() {
+// left ends a connection that is to end once it has no streams, or lets the next one have the stream that was given back.
+func (s *Shared) left() {
 	switch {
 	case s.discarded.Load() || s.endpoint.limits.Load() != nil && s.HTTP.Leaving():
 		if s.HTTP.Streams() == 0 {
