@@ -45,6 +45,7 @@ type Conn struct {
 	// sendWindow is what we may send on all streams together, recvWindow what the peer may, credit what it may send more but was not told.
 	sendWindow, recvWindow, credit int32
 	choked                         int64 // since when sendWindow has been used up; 0 while it is not
+	opened                         int64 // by how many bytes the peer has opened it since
 	blocked                        blocked
 }
 
@@ -299,8 +300,12 @@ func (c *Conn) roomWithin(most uint32) int {
 	return max(n, 0)
 }
 
-// Choked is since when the peer has let us send nothing on any stream, by Options.Now, as streams that it does not read have
-// used up the window that all share; 0 while there is room.
+// unchoked is by how many bytes the peer has to open the window that all share before it is not used up any more: what it
+// gives back for small bodies of streams that have ended, the streams that it does not read use up at once.
+const unchoked = 16 << 10
+
+// Choked is since when the peer has let us send next to nothing on any stream, by Options.Now, as streams that it does not
+// read have used up the window that all share; 0 while there is room.
 func (c *Conn) Choked() int64 {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()

@@ -475,3 +475,43 @@ func TestErrorNames(t *testing.T) {
 		t.Error("names of codes")
 	}
 }
+
+// TestChoked uses up the window that all streams share: what is given back for a small body does not open it.
+func TestChoked(t *testing.T) {
+	now := int64(0)
+	k := newRawServer(t, Options{Now: func() int64 { return now }, WriteBuffer: 1 << 20})
+	k.w.frame(frameSettings, 0, 0, settings(uint32(settingWindow), 1<<20)...).get(1)
+	k.expect("SETTINGS ack")
+	s := k.s[1]
+	s.Respond(reply(200, -1), false)
+	at := func(moment, want int64) {
+		t.Helper()
+		now = moment
+		if got := k.Choked(); got != want {
+			t.Errorf("used up since %d, want %d", got, want)
+		}
+	}
+	send := func(n, want int) {
+		t.Helper()
+		if got := s.Send(make([]byte, n), false); got != want {
+			t.Errorf("%d of %d bytes were taken, want %d", got, n, want)
+		}
+		k.send()
+	}
+	give := func(n uint32) {
+		k.w.frame(frameWindowUpdate, 0, 0, u32(n)...)
+		k.send()
+	}
+	send(65534, 65534)
+	at(5, 0)
+	send(10, 1)
+	at(7, 5)
+	give(100)
+	at(8, 5)
+	send(200, 100)
+	at(9, 5)
+	give(unchoked - 100)
+	at(10, 0)
+	send(unchoked, unchoked-100)
+	at(11, 10)
+}

@@ -167,8 +167,11 @@ func (c *Conn) windowUpdate(id uint32, p []byte) *Error {
 		case int64(c.sendWindow)+n > maxWindow:
 			return errWindowOverflow
 		}
-		if c.sendWindow += int32(n); c.sendWindow > 0 {
-			c.choked = 0
+		c.sendWindow += int32(n)
+		if c.choked != 0 {
+			if c.opened += n; c.opened >= unchoked {
+				c.choked = 0
+			}
 		}
 		c.wake()
 		return nil

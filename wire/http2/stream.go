@@ -127,8 +127,8 @@ func (s *Stream) Send(p []byte, end bool) (n int) {
 		return 0
 	}
 	s.sendWindow -= int32(n)
-	if c.sendWindow -= int32(n); c.sendWindow <= 0 && n > 0 {
-		c.choked = max(c.o.Now(), 1)
+	if c.sendWindow -= int32(n); c.sendWindow <= 0 && n > 0 && c.choked == 0 {
+		c.choked, c.opened = max(c.o.Now(), 1), 0
 	}
 	c.sendData(s, p[:n], end)
 	if end {
