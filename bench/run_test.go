@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -43,8 +44,25 @@ func testBench(ctx context.Context, t *testing.T, args ...string) *bench {
 	return b
 }
 
+// A run measures all that it is asked to. Where the machine has so much else to do that nothing is done in a round, or less than
+// what a fixed rate needs, another one has more time.
 func TestRun(t *testing.T) {
-	b := testBench(t.Context(), t, "-idle", "100")
+	var lacks []string
+	for _, length := range []string{"250ms", "1s", "4s"} {
+		if lacks = runOnce(t, length); len(lacks) == 0 || t.Failed() {
+			break
+		}
+		t.Logf("rounds of %s were too short for this machine: %s", length, strings.Join(lacks, "; "))
+	}
+	for _, l := range lacks {
+		t.Error(l)
+	}
+}
+
+// runOnce runs with rounds of the given length, and returns what was not measured.
+func runOnce(t *testing.T, length string) (lacks []string) {
+	t.Helper()
+	b := testBench(t.Context(), t, "-idle", "100", "-time", length)
 	err := b.measure()
 	served, refused := uint64(0), b.backend.Refused()
 	for _, n := range b.backend.Served() {
@@ -61,13 +79,14 @@ func TestRun(t *testing.T) {
 	if served == 0 || refused != 0 {
 		t.Errorf("the backend served %d requests and refused %d", served, refused)
 	}
+	lack := func(format string, args ...any) { lacks = append(lacks, fmt.Sprintf(format, args...)) }
 	// Both proxies have a part in HTTP/1.1, one in each other lane.
 	if len(b.results) != 2*2+1+1+1+2+1+3 || len(b.memory) != 4 {
-		t.Fatalf("%d results and %d memory measurements, want 13 and 4", len(b.results), len(b.memory))
+		lack("%d results and %d memory measurements, want 13 and 4", len(b.results), len(b.memory))
 	}
 	for _, r := range b.results {
 		if r.failed != 0 || r.failure != nil {
-			t.Errorf("%s, %s: %d failed, %v, %v", r.name, r.c.name, r.failed, r.first, r.failure)
+			lack("%s, %s: %d failed, %v, %v", r.name, r.c.name, r.failed, r.first, r.failure)
 		}
 		all := map[string]series{"cpu": r.closed.cpu, "perSec": r.closed.perSec}
 		if r.c.paced && r.name == "reverse-proxy" { // the slowest, so it can keep up with half of its own rate
@@ -78,11 +97,11 @@ func TestRun(t *testing.T) {
 		}
 		for name, s := range all {
 			if v := s.counted(); len(v) == 0 || v[0] <= 0 {
-				t.Errorf("%s, %s: %s is %v", r.name, r.c.name, name, s)
+				lack("%s, %s: %s is %v", r.name, r.c.name, name, s)
 			}
 		}
 		if r.c.handshakes && r.group == "" {
-			t.Errorf("%s, %s: no group", r.name, r.c.name)
+			lack("%s, %s: no group", r.name, r.c.name)
 		}
 	}
 	for _, m := range b.memory {
@@ -91,8 +110,9 @@ func TestRun(t *testing.T) {
 		}
 	}
 	if text := b.report(); !strings.Contains(text, "| bare-go |") || strings.Contains(text, "NaN") {
-		t.Errorf("report:\n%s", text)
+		lack("report:\n%s", text)
 	}
+	return lacks
 }
 
 // Ctrl-C ends a run at once, and nothing stays behind.

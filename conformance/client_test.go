@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long anything may take before a test gives up on it.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // client is a raw connection that keeps what it got.
 type client struct {

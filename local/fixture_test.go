@@ -133,7 +133,7 @@ func run(t *testing.T, o Options, files map[string]string) *fixture {
 func via(proxy string) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: proxy}), MaxIdleConnsPerHost: 64},
-		Timeout:   20 * time.Second,
+		Timeout:   time.Minute,
 	}
 }
 
@@ -173,7 +173,7 @@ func (f *fixture) get(url string) (status int, answer echo, reason string) {
 // until waits for a condition.
 func (f *fixture) until(what string, holds func() bool) {
 	f.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !holds() {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("never: %s; people were told:\n%s", what, f.talk)

@@ -192,7 +192,7 @@ func (x *chaos) run(address string, n int) {
 		t, err := net.Dial("tcp", address)
 		nc := t
 		if err == nil {
-			_ = t.SetDeadline(time.Now().Add(20 * time.Second))
+			_ = t.SetDeadline(time.Now().Add(patience))
 			if x.client != nil {
 				s := tls.Client(t, x.client)
 				nc, err = s, s.Handshake()
@@ -349,11 +349,16 @@ func (x *chaos) test(listener string, clients, each int) {
 	close(stop)
 	changing.Wait()
 	settled(t, p)
-	total := 0.0
-	flags := map[string]float64{}
-	for k, n := range requestsTotal(t, p.metrics.Gatherer(), "response_code", "response_flags") {
-		total += n
-		flags[k] = n
+	var total float64
+	var flags map[string]float64
+	for end := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		total, flags = 0, requestsTotal(t, p.metrics.Gatherer(), "response_code", "response_flags")
+		for _, n := range flags {
+			total += n
+		}
+		if total >= float64(x.sent.Load()) || time.Now().After(end) {
+			break
+		}
 	}
 	t.Logf("%d heads sent, %d answered, %.0f recorded: %v", x.sent.Load(), x.answered.Load(), total, flags)
 	if total != float64(x.sent.Load()) {

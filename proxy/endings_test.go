@@ -129,8 +129,12 @@ func TestEndings(t *testing.T) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
 			told = ""
+			var limits Limits
+			if name == "head too late" {
+				limits.HeadTimeout = time.Second
+			}
 			o := newOrigin(t, serve)
-			p := start(t, snapshotOf(edit, o.address()), Limits{HeadTimeout: 300 * time.Millisecond})
+			p := start(t, snapshotOf(edit, o.address()), limits)
 			c := dial(t, p, "outbound")
 			client(t, c)
 			_ = c.Close()
@@ -210,7 +214,7 @@ func TestEndings(t *testing.T) {
 	})
 	f("timeout", timeout(30*time.Millisecond), hang, "504|UT", says(get("/"), 504, "route_timeout"))
 	f("timeout after a body", timeout(30*time.Millisecond), hang, "504|UT", says(chunked+"4\r\nsome\r\n0\r\n\r\n", 504, "route_timeout"))
-	f("timeout in the answer", timeout(30*time.Millisecond), func(c net.Conn, r *bufio.Reader) {
+	f("timeout in the answer", timeout(time.Second), func(c net.Conn, r *bufio.Reader) {
 		_, _ = readHead(r)
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
 		hang(c, r)

@@ -11,6 +11,7 @@ import (
 
 // TestFailover sends requests to the endpoint nearby until it fails, then to the one of the next priority, and back.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	var ill atomic.Bool
 	var asked [2]atomic.Int64
 	at := [2]string{}
@@ -25,7 +26,7 @@ func TestFailover(t *testing.T) {
 	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) {
 		s.Clusters[0].Endpoints[1].Priority = 1
 		s.Clusters[0].Outlier = &model.Outlier{
-			Consecutive5xx: 2, Interval: model.Duration(50 * time.Millisecond), BaseEjection: model.Duration(300 * time.Millisecond), MaxEjectionPercent: 100,
+			Consecutive5xx: 2, Interval: model.Duration(50 * time.Millisecond), BaseEjection: model.Duration(3 * time.Second), MaxEjectionPercent: 100,
 		}
 	}, at[0], at[1]), Limits{})
 	c := dial(t, p, "outbound")

@@ -132,9 +132,10 @@ func TestFaultAbortGRPC(t *testing.T) {
 
 // A delay holds the request back, and neither the route's timeout nor anybody else notices.
 func TestFaultDelay(t *testing.T) {
-	const delay = 150 * time.Millisecond
-	versions(t, func(_ *model.Snapshot, r *model.Rule) {
-		r.Route.Timeout = model.Duration(100 * time.Millisecond)
+	t.Parallel()
+	const delay, timeout = 1500 * time.Millisecond, time.Second
+	versionsAtOnce(t, func(_ *model.Snapshot, r *model.Rule) {
+		r.Route.Timeout = model.Duration(timeout)
 		r.Route.Fault = &model.Fault{DelayPercent: 100, Delay: model.Duration(delay)}
 	}, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
@@ -148,7 +149,7 @@ func TestFaultDelay(t *testing.T) {
 		}
 		begin = time.Now()
 		res, _ = fetch(t, c, request("GET", "http://app/slow", nil))
-		if took := time.Since(begin); res.StatusCode != 504 || took < delay+100*time.Millisecond {
+		if took := time.Since(begin); res.StatusCode != 504 || took < delay+timeout {
 			t.Errorf("got %v after %v", res, took)
 		}
 		eventually(t, "the records", func() bool {

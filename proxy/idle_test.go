@@ -13,7 +13,7 @@ import (
 )
 
 // short is a limit that is over soon, quiet a time in which it would act.
-const short, quiet = 200 * time.Millisecond, 800 * time.Millisecond
+const short, quiet = 1200 * time.Millisecond, 2500 * time.Millisecond
 
 // pieces is a body that comes piece by piece, with a wait before each.
 func pieces(wait time.Duration, all ...string) io.Reader {
@@ -33,6 +33,7 @@ const slowly = "a body in so many pieces"
 
 // Who is quiet because there is nothing to say is not ended, whoever it is; neither is who is slow.
 func TestQuietIsNotSlow(t *testing.T) {
+	t.Parallel()
 	one := []byte{0, 0, 0, 0, 1, 'x'} // a gRPC message
 	address := goServer(t, func(w http.ResponseWriter, r *http.Request) {
 		c := http.NewResponseController(w)
@@ -118,6 +119,7 @@ func TestQuietIsNotSlow(t *testing.T) {
 
 // Tunnels are their ends' business.
 func TestQuietTunnel(t *testing.T) {
+	t.Parallel()
 	o := newOrigin(t, func(c net.Conn, r *bufio.Reader) {
 		b, err := r.ReadByte()
 		if err != nil {

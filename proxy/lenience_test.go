@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -29,37 +30,44 @@ func (u *unhurried) Read(b []byte) (int, error) {
 
 // Time limits begin when the request is here as a whole: of the route, of each try, and of a try after the first.
 func TestTimeoutsBeginWithTheRequestsEnd(t *testing.T) {
-	var attempts atomic.Int64
-	edit := func(_ *model.Snapshot, r *model.Rule) {
-		r.Route.Timeout = model.Duration(400 * time.Millisecond)
-		r.Route.Retries = &model.Retries{Attempts: 1, On: []string{"5xx"}, PerTry: model.Duration(250 * time.Millisecond), Backoff: model.Duration(time.Millisecond)}
+	t.Parallel()
+	var counters sync.Map
+	attempts := func(r *http.Request) *atomic.Int64 {
+		n, _ := counters.LoadOrStore(r.URL.Path+" "+r.Header.Get("X-Case"), new(atomic.Int64))
+		return n.(*atomic.Int64)
 	}
-	versions(t, edit, func(w http.ResponseWriter, r *http.Request) {
+	const timeout, try, pause = 2500 * time.Millisecond, 1500 * time.Millisecond, 600 * time.Millisecond
+	edit := func(_ *model.Snapshot, r *model.Rule) {
+		r.Route.Timeout = model.Duration(timeout)
+		r.Route.Retries = &model.Retries{Attempts: 1, On: []string{"5xx"}, PerTry: model.Duration(try), Backoff: model.Duration(time.Millisecond)}
+	}
+	versionsAtOnce(t, edit, func(w http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
 		}
-		if n := attempts.Add(1); r.URL.Path == "/hangs" || r.URL.Path == "/hangs-once" && n == 1 {
+		if n := attempts(r).Add(1); r.URL.Path == "/hangs" || r.URL.Path == "/hangs-once" && n == 1 {
 			<-r.Context().Done()
 			return
 		}
 		_, _ = w.Write(b)
-	}, func(t *testing.T, c *http.Client, _ *Proxy, _, _ int) {
+	}, func(t *testing.T, c *http.Client, _ *Proxy, client, server int) {
 		f := func(path string, status int, reason string, tries int64, least time.Duration) {
 			t.Helper()
-			attempts.Store(0)
+			r := request("PUT", "http://app"+path, &unhurried{5, pause})
+			r.Header.Set("X-Case", fmt.Sprint(client, " to ", server))
 			begin := time.Now()
-			res, body := fetch(t, c, request("PUT", "http://app"+path, &unhurried{5, 150 * time.Millisecond}))
-			if res.StatusCode != status || res.Header.Get("x-outrider-reason") != reason || attempts.Load() != tries || time.Since(begin) < least {
-				t.Errorf("%s: %d %q after %d attempts and %v; want %d %q after %d and %v or more", path, res.StatusCode, res.Header.Get("x-outrider-reason"), attempts.Load(), time.Since(begin), status, reason, tries, least)
+			res, body := fetch(t, c, r)
+			if n := attempts(r).Load(); res.StatusCode != status || res.Header.Get("x-outrider-reason") != reason || n != tries || time.Since(begin) < least {
+				t.Errorf("%s: %d %q after %d attempts and %v; want %d %q after %d and %v or more", path, res.StatusCode, res.Header.Get("x-outrider-reason"), n, time.Since(begin), status, reason, tries, least)
 			}
 			if status == 200 && body != strings.Repeat("piece", 5) {
 				t.Errorf("%s: got %q", path, body)
 			}
 		}
-		f("/", 200, "", 1, 750*time.Millisecond)
-		f("/hangs-once", 200, "", 2, 950*time.Millisecond)
-		f("/hangs", 504, "route_timeout", 2, 1100*time.Millisecond)
+		f("/", 200, "", 1, 5*pause)
+		f("/hangs-once", 200, "", 2, 4*pause+try)
+		f("/hangs", 504, "route_timeout", 2, 4*pause+timeout)
 	})
 }
 

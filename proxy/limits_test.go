@@ -210,12 +210,13 @@ func TestRequestsAreLimited(t *testing.T) {
 }
 
 func TestWaitEndsWithItsTime(t *testing.T) {
+	t.Parallel()
 	o := newSlow(t)
 	s := snapshotOf(func(s *model.Snapshot, r *model.Rule) {
 		s.Clusters[0].Limits = &model.Limits{Connections: u32(1)}
 		hurried := *r
 		route := *r.Route
-		route.Timeout = model.Duration(300 * time.Millisecond)
+		route.Timeout = model.Duration(2 * time.Second)
 		hurried.Route = &route
 		hurried.Matches = []model.Match{{Path: &model.StringMatch{Kind: model.Exact, Value: "/b"}}}
 		s.Tables[0].Hosts[0].Rules = append(s.Tables[0].Hosts[0].Rules, hurried)
@@ -405,8 +406,8 @@ func TestOpaqueConnectionsAreLimited(t *testing.T) {
 	if !echoes(dial(t, p, "outbound")) {
 		t.Error("there is room again")
 	}
-	text := metricsOf(t, p)
-	if n := strings.Count(text, `response_flags="UO"`); n == 0 || poolsOf(p).Connections.Overflows != 1 {
-		t.Errorf("%d series with UO, %+v", n, poolsOf(p))
+	eventually(t, "the record", func() bool { return strings.Contains(metricsOf(t, p), `response_flags="UO"`) })
+	if pools := poolsOf(p); pools.Connections.Overflows != 1 {
+		t.Errorf("%+v", pools)
 	}
 }

@@ -146,11 +146,12 @@ func TestMirrorHangs(t *testing.T) {
 
 // A copy ends with the time that its route has.
 func TestMirrorTimeout(t *testing.T) {
+	t.Parallel()
 	o := newOrigin(t, nil)
 	for _, protocol := range []model.Protocol{model.HTTP, model.HTTP2} {
 		hung := newOrigin(t, func(c net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) })
 		p := start(t, snapshotOf(func(s *model.Snapshot, r *model.Rule) {
-			r.Route.Timeout = model.Duration(200 * time.Millisecond)
+			r.Route.Timeout = model.Duration(time.Second)
 			mirrorTo(s, r, hung.address(), protocol, 100)
 		}, o.address()), Limits{})
 		c := dial(t, p, "outbound")

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 // opaqueOf makes a snapshot with a TCP listener "db" that leads to the addresses, and the same service behind CONNECT.
@@ -94,11 +95,6 @@ func TestOpaque(t *testing.T) {
 }
 
 func TestOpaqueUnreached(t *testing.T) {
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = dead.Close()
 	f := func(name, series, reason string, s *model.Snapshot) {
 		t.Run(name, func(t *testing.T) {
 			p := start(t, s, Limits{})
@@ -117,18 +113,13 @@ func TestOpaqueUnreached(t *testing.T) {
 			blamed(t, p, strings.Fields(series)[0], reason)
 		})
 	}
-	f("nobody answers", "UF db", "upstream_connect", opaqueOf(dead.Addr().String()))
+	f("nobody answers", "UF db", "upstream_connect", opaqueOf(meshtest.Address(t)))
 	f("no endpoint", "UH db", "no_healthy_endpoint", opaqueOf())
 }
 
 func TestOpaqueTriesAnotherEndpoint(t *testing.T) {
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = dead.Close()
 	o := newOrigin(t, func(c net.Conn, _ *bufio.Reader) { _, _ = io.WriteString(c, "hi") })
-	p := start(t, opaqueOf(dead.Addr().String(), o.address()), Limits{})
+	p := start(t, opaqueOf(meshtest.Address(t), o.address()), Limits{})
 	for range 10 {
 		if b, err := io.ReadAll(dial(t, p, "db").r); string(b) != "hi" || err != nil {
 			t.Fatalf("got %q, %v", b, err)

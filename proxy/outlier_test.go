@@ -12,6 +12,7 @@ import (
 
 // TestOutlier ejects the endpoint that fails and lets it return.
 func TestOutlier(t *testing.T) {
+	t.Parallel()
 	var ill atomic.Bool
 	ill.Store(true)
 	var asked [2]atomic.Int64
@@ -24,9 +25,10 @@ func TestOutlier(t *testing.T) {
 			}
 		})
 	}
+	const base = 3 * time.Second
 	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) {
 		s.Clusters[0].Outlier = &model.Outlier{
-			Consecutive5xx: 3, Interval: model.Duration(50 * time.Millisecond), BaseEjection: model.Duration(300 * time.Millisecond), MaxEjectionPercent: 50,
+			Consecutive5xx: 3, Interval: model.Duration(50 * time.Millisecond), BaseEjection: model.Duration(base), MaxEjectionPercent: 50,
 		}
 	}, at[0], at[1]), Limits{})
 	c := dial(t, p, "outbound")
@@ -59,6 +61,7 @@ func TestOutlier(t *testing.T) {
 
 // TestAccrual lets an endpoint rest after failures in a row, probes it with one request at a time, and takes it back.
 func TestAccrual(t *testing.T) {
+	t.Parallel()
 	var ill atomic.Bool
 	ill.Store(true)
 	var asked [2]atomic.Int64
@@ -72,7 +75,7 @@ func TestAccrual(t *testing.T) {
 		})
 	}
 	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) {
-		s.Clusters[0].Accrual = &model.Accrual{MaxFailures: 3, MinPenalty: model.Duration(100 * time.Millisecond), MaxPenalty: model.Duration(200 * time.Millisecond)}
+		s.Clusters[0].Accrual = &model.Accrual{MaxFailures: 3, MinPenalty: model.Duration(2 * time.Second), MaxPenalty: model.Duration(3 * time.Second)}
 	}, at[0], at[1]), Limits{})
 	c := dial(t, p, "outbound")
 	get := func() int {

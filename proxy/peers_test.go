@@ -111,7 +111,7 @@ func behaviour(t *testing.T, address, request string, n int) string {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	c := &client{t: t, Conn: nc, r: bufio.NewReader(nc)}
 	c.send(request)
 	var did []string

@@ -56,10 +56,14 @@ func TestBreaker(t *testing.T) {
 			_, reason := get()
 			return reason == "breaker_open"
 		})
-		before := seen.Load()
-		if status, reason := get(); status != 503 || reason != "breaker_open" || seen.Load() != before {
-			t.Errorf("%d %s, and the endpoint was asked %d times", status, reason, seen.Load()-before)
-		}
+		eventually(t, "a refusal", func() bool { // it may be time for a probe, which fails
+			before := seen.Load()
+			status, reason := get()
+			if refused := reason == "breaker_open"; refused != (seen.Load() == before) || refused && status != 503 {
+				t.Fatalf("%d %s, and the endpoint was asked %d times", status, reason, seen.Load()-before)
+			}
+			return reason == "breaker_open"
+		})
 		eventually(t, "a probe", func() bool {
 			status, _ := get()
 			return status == 500
@@ -75,9 +79,10 @@ func TestBreaker(t *testing.T) {
 
 // TestFallback answers with what is configured where the endpoint fails, times out, or is not asked.
 func TestFallback(t *testing.T) {
+	t.Parallel()
 	reply := &model.Reply{Status: 200, Body: "[]", Headers: []model.NameValue{{Name: "content-type", Value: "application/json"}}}
-	versions(t, hystrix(func(b *model.Breaker) {
-		b.FallbackReply, b.Timeout = reply, model.Duration(100*time.Millisecond)
+	versionsAtOnce(t, hystrix(func(b *model.Breaker) {
+		b.FallbackReply, b.Timeout = reply, model.Duration(2*time.Second)
 	}), func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.ReadAll(r.Body)
 		if r.URL.Path == "/slow" {
@@ -105,12 +110,13 @@ func TestFallback(t *testing.T) {
 
 // TestBreakerTimeout ends an execution that takes too long, all its attempts together.
 func TestBreakerTimeout(t *testing.T) {
-	edit := hystrix(func(b *model.Breaker) { b.Timeout = model.Duration(60 * time.Millisecond) })
-	versions(t, edit, func(w http.ResponseWriter, r *http.Request) {
+	t.Parallel()
+	edit := hystrix(func(b *model.Breaker) { b.Timeout = model.Duration(1500 * time.Millisecond) })
+	versionsAtOnce(t, edit, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/lasts" { // its head is in time
 			w.WriteHeader(200)
 			_ = http.NewResponseController(w).Flush()
-			time.Sleep(150 * time.Millisecond)
+			time.Sleep(2 * time.Second)
 			_, _ = io.WriteString(w, "done")
 			return
 		}

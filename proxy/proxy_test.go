@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/meshtest"
 )
 
 func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: app\r\n\r\n" }
@@ -372,12 +373,7 @@ func TestResend(t *testing.T) {
 
 func TestConnectFailureTriesAnotherEndpoint(t *testing.T) {
 	o := newOrigin(t, nil)
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = dead.Close()
-	p := start(t, snapshotOf(nil, dead.Addr().String(), o.address()), Limits{})
+	p := start(t, snapshotOf(nil, meshtest.Address(t), o.address()), Limits{})
 	c := dial(t, p, "outbound")
 	for i := range 20 {
 		c.send("POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 2\r\n\r\nhi")
@@ -433,8 +429,9 @@ func TestTimeoutInTheBodyResetsTheClient(t *testing.T) {
 }
 
 func TestHeadTimeout(t *testing.T) {
+	t.Parallel()
 	o := newOrigin(t, nil)
-	p := start(t, snapshotOf(nil, o.address()), Limits{HeadTimeout: 150 * time.Millisecond})
+	p := start(t, snapshotOf(nil, o.address()), Limits{HeadTimeout: time.Second})
 	c := dial(t, p, "outbound")
 	c.send("GET / HTTP/1.1\r\nHost:")
 	if a := c.read("GET"); a.status != 408 {
@@ -463,7 +460,7 @@ func TestClientGoneCancelsUpstream(t *testing.T) {
 		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("got %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("the application's connection stays")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -88,6 +89,7 @@ func TestRetryAllowance(t *testing.T) {
 		Allowance: &model.RetryAllowance{Ratio: 0.1, PerSecond: 1, TTL: model.Duration(10 * time.Second)},
 	}), o.address()), Limits{})
 	c := dial(t, p, "outbound")
+	begin := time.Now()
 	for range 200 {
 		c.send("GET / HTTP/1.1\r\nHost: app\r\n\r\n")
 		if a := c.read("GET"); a.status != 503 {
@@ -95,33 +97,38 @@ func TestRetryAllowance(t *testing.T) {
 		}
 	}
 	retried, refused := valueOf(t, p, "outrider_retries_total"), valueOf(t, p, "outrider_retries_abandoned_total", "reason=budget")
-	if retried < 20 || retried > 40 || retried+refused != 200 {
+	most := 20 + 10 + 10 + time.Since(begin).Seconds() // the last for each second that has passed meanwhile
+	if retried < 20 || retried > most || retried+refused != 200 {
 		t.Errorf("%v retries, %v refused, of 200 requests with a ratio of 0.1 and 10 besides", retried, refused)
 	}
 }
 
 // TestPerTryTimeout ends attempts that take too long, and asks again within the route's timeout.
 func TestPerTryTimeout(t *testing.T) {
-	var attempts atomic.Int64
-	edit := func(_ *model.Snapshot, r *model.Rule) {
-		r.Route.Timeout = model.Duration(10 * time.Second)
-		r.Route.Retries = &model.Retries{Attempts: 2, On: []string{"5xx"}, PerTry: model.Duration(50 * time.Millisecond), Backoff: model.Duration(time.Millisecond)}
+	t.Parallel()
+	var counters sync.Map
+	attempts := func(key string) *atomic.Int64 {
+		n, _ := counters.LoadOrStore(key, new(atomic.Int64))
+		return n.(*atomic.Int64)
 	}
-	versions(t, edit, func(_ http.ResponseWriter, r *http.Request) {
-		if attempts.Add(1) <= 2 {
+	edit := func(_ *model.Snapshot, r *model.Rule) {
+		r.Route.Timeout = model.Duration(time.Minute)
+		r.Route.Retries = &model.Retries{Attempts: 2, On: []string{"5xx"}, PerTry: model.Duration(time.Second), Backoff: model.Duration(time.Millisecond)}
+	}
+	versionsAtOnce(t, edit, func(_ http.ResponseWriter, r *http.Request) {
+		if n := attempts(r.URL.Path).Add(1); n <= 2 || r.Method == "GET" {
 			_, _ = io.Copy(io.Discard, r.Body) // or Go's server does not notice that the proxy gives up
 			<-r.Context().Done()
 		}
-	}, func(t *testing.T, c *http.Client, _ *Proxy, _, _ int) {
-		attempts.Store(0)
-		res, _ := fetch(t, c, request("PUT", "http://app/", strings.NewReader("body")))
-		if res.StatusCode != 200 || attempts.Load() != 3 {
-			t.Errorf("%d after %d attempts", res.StatusCode, attempts.Load())
+	}, func(t *testing.T, c *http.Client, _ *Proxy, client, server int) {
+		put, get := fmt.Sprintf("/put/%d/%d", client, server), fmt.Sprintf("/get/%d/%d", client, server)
+		res, _ := fetch(t, c, request("PUT", "http://app"+put, strings.NewReader("body")))
+		if n := attempts(put).Load(); res.StatusCode != 200 || n != 3 {
+			t.Errorf("%d after %d attempts", res.StatusCode, n)
 		}
-		attempts.Store(-100)
-		res, _ = fetch(t, c, request("GET", "http://app/", nil))
-		if res.StatusCode != 504 || res.Header.Get("x-outrider-reason") != "upstream_timeout" || attempts.Load() != -97 {
-			t.Errorf("%d %s after %d attempts, want 504 upstream_timeout after 3", res.StatusCode, res.Header.Get("x-outrider-reason"), attempts.Load()+100)
+		res, _ = fetch(t, c, request("GET", "http://app"+get, nil))
+		if n := attempts(get).Load(); res.StatusCode != 504 || res.Header.Get("x-outrider-reason") != "upstream_timeout" || n != 3 {
+			t.Errorf("%d %s after %d attempts, want 504 upstream_timeout after 3", res.StatusCode, res.Header.Get("x-outrider-reason"), n)
 		}
 	})
 }

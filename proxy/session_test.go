@@ -168,12 +168,13 @@ func TestTunnelCountsWhileItLasts(t *testing.T) {
 // A connection to an endpoint that says nothing any more is found out by PING, and its exchanges end; one that is merely
 // quiet goes on.
 func TestKeepAliveOfEndpoints(t *testing.T) {
+	t.Parallel()
 	dead := newOrigin(t, func(c net.Conn, r *bufio.Reader) {
 		_, _ = io.WriteString(c, "\x00\x00\x00\x04\x00\x00\x00\x00\x00") // SETTINGS, and then nothing
 		_, _ = io.Copy(io.Discard, r)
 	})
 	alive := goServer(t, func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(4 * time.Second) // many times what the dead one is given
+		time.Sleep(6 * time.Second) // many times what the dead one is given
 	})
 	f := func(name, address string, keep *model.KeepAlive, status int, reason string) {
 		t.Run(name, func(t *testing.T) {
@@ -187,7 +188,7 @@ func TestKeepAliveOfEndpoints(t *testing.T) {
 			}
 		})
 	}
-	keep := &model.KeepAlive{Interval: model.Duration(200 * time.Millisecond), Timeout: model.Duration(300 * time.Millisecond)}
+	keep := &model.KeepAlive{Interval: model.Duration(200 * time.Millisecond), Timeout: model.Duration(1500 * time.Millisecond)}
 	f("dead", dead.address(), keep, 503, "upstream_reset")
 	f("quiet", alive, keep, 200, "")
 }

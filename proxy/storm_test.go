@@ -142,7 +142,7 @@ func (s *storm) client(ctx context.Context, c *http.Client) {
 			got, err = io.ReadAll(res.Body)
 			_ = res.Body.Close()
 		}
-		if took := time.Since(begin); took > stormTimeout+5*time.Second { // the machine may be busy
+		if took := time.Since(begin); took > stormTimeout+15*time.Second { // the machine may be busy
 			s.late.Add(1)
 			s.t.Errorf("a request with a timeout of %v took %v", stormTimeout, took)
 		}
@@ -183,6 +183,7 @@ func TestStorm(t *testing.T) {
 
 	heap := func() uint64 {
 		runtime.GC()
+		runtime.GC() // the first one only moves pools to their victim cache
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
@@ -226,9 +227,7 @@ func TestStorm(t *testing.T) {
 	if snap.Active != 0 || snap.Fallbacks != 0 {
 		t.Errorf("%d executions and %d fallbacks are still counted as running", snap.Active, snap.Fallbacks)
 	}
-	if after := heap(); after > before+24<<20 {
-		t.Errorf("the heap grew from %d to %d KiB", before>>10, after>>10)
-	}
+	eventually(t, fmt.Sprintf("the heap is what it was: %d KiB", before>>10), func() bool { return heap() <= before+24<<20 })
 	if s.good.Load() == 0 || s.protected.Load() == 0 {
 		t.Errorf("of %d requests %d were answered well and %d by the proxy: that was no storm", s.asked.Load(), s.good.Load(), s.protected.Load())
 	}

@@ -240,7 +240,7 @@ func TestUpstreamReadsLate(t *testing.T) {
 		t.Errorf("the proxy took %d bytes that nobody read", sent)
 	}
 	close(read)
-	_ = c.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetWriteDeadline(time.Now().Add(patience))
 	for sent < size {
 		n, err := c.Write(piece[:min(len(piece), size-sent)])
 		if sent += n; err != nil {

@@ -24,7 +24,7 @@ const web = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n"
 // has more to say does not.
 func TestTLSClientGone(t *testing.T) {
 	a := newAuthority(t)
-	gone := make(chan struct{}, 1)
+	gone, here := make(chan struct{}, 1), make(chan struct{}, 2)
 	release := make(chan struct{})
 	o := newOrigin(t, func(c net.Conn, r *bufio.Reader) {
 		for {
@@ -32,6 +32,7 @@ func TestTLSClientGone(t *testing.T) {
 				gone <- struct{}{}
 				return
 			}
+			here <- struct{}{}
 			go func() { // ends with the answer, or with the test
 				<-release
 				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -44,11 +45,11 @@ func TestTLSClientGone(t *testing.T) {
 		config.MaxVersion = version
 		c := dialTLS(t, p, "gateway", config)
 		c.send(web)
-		eventually(t, "the request", func() bool { return p.conns.count() == 1 && len(p.upstream.Current()) > 0 })
+		<-here
 		_ = c.Close()
 		select {
 		case <-gone:
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Error("the application's connection stays")
 		}
 		counts(t, p, map[string]float64{"0|DC": 1})

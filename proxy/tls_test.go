@@ -127,7 +127,7 @@ func dialTLS(t *testing.T, p *Proxy, listener string, config *tls.Config) *clien
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	return &client{t: t, Conn: nc, r: bufio.NewReader(nc)}
 }
 
@@ -257,7 +257,7 @@ func TestTLSUpstream(t *testing.T) {
 // autoOf makes an inbound listener of an undeclared protocol.
 func autoOf(address string) *model.Snapshot {
 	s := inboundOf(address)
-	s.Listeners[0].Protocol, s.Listeners[0].Detect = model.Auto, model.Duration(50*time.Millisecond)
+	s.Listeners[0].Protocol, s.Listeners[0].Detect = model.Auto, model.Duration(2*time.Second)
 	s.Clusters[0].Protocol = model.Auto
 	return model.Seal(s)
 }
@@ -277,7 +277,9 @@ func TestDetect(t *testing.T) {
 			_, _ = io.WriteString(c, "220 hello\r\n")
 			_, _ = io.Copy(c, r)
 		})
-		p := start(t, autoOf(o.address()), Limits{})
+		s := autoOf(o.address())
+		s.Listeners[0].Detect = model.Duration(50 * time.Millisecond)
+		p := start(t, model.Seal(s), Limits{})
 		c := dial(t, p, "inbound|8080")
 		line, err := c.r.ReadString('\n')
 		if line != "220 hello\r\n" || err != nil {

@@ -221,9 +221,9 @@ func TestDrainAndTunnels(t *testing.T) {
 	}
 	settled(t, p)
 	counts(t, p, map[string]float64{}) // tunnels count as connections
-	if got := tcpTotals(t, p.metrics.Gatherer())["connections_closed_total - PassthroughCluster"]; got != 2 {
-		t.Errorf("%v tunnels closed, want 2", got)
-	}
+	eventually(t, "the count of closed tunnels", func() bool {
+		return tcpTotals(t, p.metrics.Gatherer())["connections_closed_total - PassthroughCluster"] == 2
+	})
 }
 
 // CONNECT to a service's port of HTTP leads to the requests inside, whatever the service's rules say of paths.

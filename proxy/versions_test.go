@@ -44,14 +44,27 @@ func goClient(t testing.TB, p *Proxy, version int) *http.Client {
 	tr.Protocols.SetHTTP1(version == 1)
 	tr.Protocols.SetUnencryptedHTTP2(version == 2)
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: tr, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // versions runs f for every combination of versions of client and application.
 func versions(t *testing.T, edit func(s *model.Snapshot, r *model.Rule), h http.HandlerFunc, f func(t *testing.T, c *http.Client, p *Proxy, client, server int)) {
+	t.Helper()
+	versionsAt(t, func(*testing.T) {}, edit, h, f)
+}
+
+// versionsAtOnce is versions for tests that wait: the combinations run at a time, and share nothing but what they are given.
+func versionsAtOnce(t *testing.T, edit func(s *model.Snapshot, r *model.Rule), h http.HandlerFunc, f func(t *testing.T, c *http.Client, p *Proxy, client, server int)) {
+	t.Helper()
+	t.Run("versions", func(t *testing.T) { versionsAt(t, (*testing.T).Parallel, edit, h, f) })
+}
+
+func versionsAt(t *testing.T, begin func(t *testing.T), edit func(s *model.Snapshot, r *model.Rule), h http.HandlerFunc, f func(t *testing.T, c *http.Client, p *Proxy, client, server int)) {
+	t.Helper()
 	for _, client := range []int{1, 2} {
 		for _, server := range []int{1, 2} {
 			t.Run(fmt.Sprintf("%d to %d", client, server), func(t *testing.T) {
+				begin(t)
 				address := goServer(t, func(w http.ResponseWriter, r *http.Request) {
 					if r.ProtoMajor != server {
 						t.Errorf("the application was spoken to with %s", r.Proto)
@@ -248,10 +261,11 @@ func TestVersionsMany(t *testing.T) {
 
 // A client that turns away ends the exchange at the application; an application that breaks off breaks the answer.
 func TestVersionsBreaks(t *testing.T) {
-	gone := make(chan struct{}, 8)
+	gone, here := make(chan struct{}, 8), make(chan struct{}, 8)
 	versions(t, nil, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/waits":
+			here <- struct{}{}
 			<-r.Context().Done()
 			gone <- struct{}{}
 		case "/waits-behind-head":
@@ -267,9 +281,12 @@ func TestVersionsBreaks(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 	}, func(t *testing.T, c *http.Client, p *Proxy, client, server int) {
-		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-		defer cancel()
-		if _, err := c.Do(request("GET", "http://app/waits", nil).WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { // ends with the request
+			<-here
+			cancel()
+		}()
+		if _, err := c.Do(request("GET", "http://app/waits", nil).WithContext(ctx)); !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
 		<-gone
@@ -302,7 +319,8 @@ func TestVersionsBreaks(t *testing.T) {
 
 // The route's timeout ends an exchange before and after its head; the connection goes on.
 func TestVersionsTimeout(t *testing.T) {
-	versions(t, func(_ *model.Snapshot, r *model.Rule) { r.Route.Timeout = model.Duration(200 * time.Millisecond) }, func(w http.ResponseWriter, r *http.Request) {
+	t.Parallel()
+	versionsAtOnce(t, func(_ *model.Snapshot, r *model.Rule) { r.Route.Timeout = model.Duration(time.Second) }, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/fast" {
 			return
 		}

@@ -61,7 +61,7 @@ func names(d *Dir) string {
 func await(t *testing.T, d *Dir, want string) {
 	t.Helper()
 	before := names(d)
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for names(d) != want {
 		if got := names(d); got != before {
 			t.Fatalf("the objects were %q for a while on the way from %q to %q", got, before, want)
@@ -179,7 +179,7 @@ func TestBrokenAndStaysSo(t *testing.T) {
 	write(t, path, service("a"))
 	d := open(t, dir)
 	write(t, path, "{[")
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for len(d.Latest().Findings) == 0 {
 		select {
 		case <-d.C():

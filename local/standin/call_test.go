@@ -150,7 +150,7 @@ func TestCalledLater(t *testing.T) {
 	if _, err := late.Serve(Port{Port: 1, Protocol: model.GRPC}, listen(t, address)); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); !strings.Contains(call(), `"late"`); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !strings.Contains(call(), `"late"`); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it is never called again")
 		}

@@ -57,7 +57,7 @@ func write(t *testing.T, path string, b []byte) {
 // await waits until f's latest snapshot is of that instance.
 func await(t *testing.T, f *File, instance string) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for f.Latest().Workload.Instance != instance {
 		select {
 		case <-f.C():
@@ -198,7 +198,7 @@ func TestFileHalfWritten(t *testing.T) {
 	}
 
 	write(t, path, whole[:len(whole)/2]) // and it stays so
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !strings.Contains(j.String(), "cannot be read") {
 		if time.Now().After(deadline) {
 			t.Fatal("a broken file was never spoken of")

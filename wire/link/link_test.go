@@ -37,7 +37,7 @@ func pair(t testing.TB) (*Link, *net.TCPConn) {
 // arrived waits until the link has something to read, be it the end.
 func arrived(t *testing.T, l *Link) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); l.Fresh(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); l.Fresh(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("nothing arrives")
 		}

@@ -33,7 +33,7 @@ func (s *slow) Write(p []byte) (int, error) {
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(50 * time.Microsecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Microsecond) {
 		if time.Now().After(end) {
 			t.Errorf("does not come: %s", what)
 			return

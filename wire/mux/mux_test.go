@@ -132,7 +132,7 @@ func (e *end) wait(t testing.TB) error {
 	select {
 	case <-e.done:
 		return e.err
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		panic("the connection does not end")
 	}
 }
@@ -140,7 +140,7 @@ func (e *end) wait(t testing.TB) error {
 // until waits for a condition that others bring about.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain: %s", what)
 		}
