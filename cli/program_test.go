@@ -266,7 +266,7 @@ func TestUpSaysWhenAPortIsTaken(t *testing.T) {
 // TestDemo runs the demo for a few seconds: its files, its measurements, its verdict.
 func TestDemo(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "files")
-	r := run(t, "", "demo", "--for", "4s", "--scrape-interval", "200ms", "--admin", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--dir", dir)
+	r := run(t, "", "demo", "--for", "4s", "--scrape-interval", "1s", "--admin", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--dir", dir)
 	if r.code != 0 {
 		t.Fatalf("exit code %d: %s%s", r.code, r.out, r.talk)
 	}
@@ -288,7 +288,7 @@ func TestDemoUsesFilesThatAreThere(t *testing.T) {
 	if err := os.WriteFile(file, []byte(mine), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	r := run(t, "", "demo", "--for", "1s", "--scrape-interval", "200ms", "--admin", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--dir", dir)
+	r := run(t, "", "demo", "--for", "1s", "--scrape-interval", "1s", "--admin", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--dir", dir)
 	if r.code != 0 || strings.Contains(r.out, "Split of") {
 		t.Errorf("exit code %d: %s%s", r.code, r.out, r.talk)
 	}

@@ -52,7 +52,7 @@ func ask(dial func() (net.Conn, error)) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(c, "who\n"); err != nil {

@@ -112,7 +112,7 @@ func (m *mesh) calls(authority string, more ...grpc.DialOption) testpb.TestServi
 
 // patience is a context for one call that should take no time.
 func patience(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -158,7 +158,7 @@ func TestGRPCMetrics(t *testing.T) {
 		return m.value(`istio_` + direction + `_messages_total{` + side + `,destination_service_name="calls"}`)
 	}
 	for _, side := range sides {
-		for deadline := time.Now().Add(20 * time.Second); ; {
+		for deadline := time.Now().Add(time.Minute); ; {
 			m.scraped()
 			up, down := messages("request", side), messages("response", side)
 			if up == requests && down == responses {

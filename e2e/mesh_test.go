@@ -106,7 +106,7 @@ func prometheus(o *local.Options) { o.NoPrometheus = false }
 
 func (m *mesh) client(proxy string) *http.Client {
 	return &http.Client{
-		Timeout:       20 * time.Second,
+		Timeout:       time.Minute,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport:     &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: proxy}), MaxIdleConnsPerHost: 32},
 	}
@@ -135,7 +135,7 @@ func (m *mesh) edit(name, text string) {
 // await waits for a condition.
 func (m *mesh) await(what string, holds func() bool) {
 	m.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			m.t.Fatalf("waited in vain: %s", what)
 		}

@@ -54,7 +54,7 @@ func (m *mesh) scraped() {
 // gone, which the client may have read before.
 func (m *mesh) counted(want float64, expression string) {
 	m.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; m.scraped() {
+	for end := time.Now().Add(time.Minute); ; m.scraped() {
 		got := m.value(expression)
 		if got == want {
 			return

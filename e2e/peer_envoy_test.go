@@ -98,7 +98,7 @@ static_resources:
 			t.Logf("Envoy said:\n%s", said.String())
 		}
 	})
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", e.address)
 		if err == nil {
 			_ = c.Close()
@@ -113,7 +113,7 @@ static_resources:
 // accesses returns status and flags by scenario, once there are n of them.
 func (e *envoy) accesses(n int) map[string]string {
 	e.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		b, err := os.ReadFile(e.log)
 		if err != nil {
 			e.t.Fatal(err)
@@ -134,7 +134,7 @@ func (e *envoy) accesses(n int) map[string]string {
 // plain is a client of HTTP/1 for one address, whatever names it is asked for.
 func plain(address string) *http.Client {
 	return &http.Client{
-		Timeout: 20 * time.Second,
+		Timeout: time.Minute,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			Proxy:             nil,

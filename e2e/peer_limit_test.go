@@ -149,7 +149,11 @@ spec: {host: web, trafficPolicy: {connectionPool: {%s}}}
 			if ours != theirs {
 				t.Errorf("we: %s\nEnvoy: %s", ours, theirs)
 			}
-			compareFlags(t, m, flags)
+			differ := differences{}
+			compareFlags(m, flags, differ)
+			for what, how := range differ {
+				t.Errorf("%s: %s", what, how)
+			}
 		})
 	}
 }
@@ -179,7 +183,7 @@ func (c *limitCase) run(t *testing.T, app *busy, address string) string {
 	}
 	await := func(what string, ok func() bool) {
 		t.Helper()
-		for end := time.Now().Add(15 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%s: does not come: %s; the application has %d", address, what, app.now())
 			}
@@ -197,7 +201,7 @@ func (c *limitCase) run(t *testing.T, app *busy, address string) string {
 		select {
 		case a := <-answers:
 			told = append(told, a)
-		case <-time.After(15 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%s: %d of %d were refused", address, len(told), c.refused)
 		}
 	}

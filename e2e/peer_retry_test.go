@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -114,6 +113,11 @@ var scripts = []string{
 // TestRetriesAsEnvoy plays the application's scripts under each policy, through Envoy with Istio's configuration and through
 // us with the VirtualService: client's status, flags, and the attempts that the application sees must be the same.
 func TestRetriesAsEnvoy(t *testing.T) {
+	alike(t, func() differences { return retryDifferences(t) })
+}
+
+func retryDifferences(t *testing.T) differences {
+	t.Helper()
 	app := &script{seen: map[string]int{}}
 	at := listenVersions(t, app.ServeHTTP)
 	virtual, routes := "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n", ""
@@ -180,24 +184,22 @@ func TestRetriesAsEnvoy(t *testing.T) {
 	theirs := run(plain(e.address))
 	flags := e.accesses(len(all))
 	ours := run(plain(m.ready.Proxy))
-	var differ []string
+	differ := differences{}
 	tally := map[string]int{}
 	for i, s := range all {
 		if ours[i] != theirs[i] {
-			differ = append(differ, fmt.Sprintf("%v: we answer %s, Envoy %s (%s)", s, ours[i], theirs[i], flags[name(i)]))
+			differ.note(fmt.Sprint(s), "we answer %s, Envoy %s (%s)", ours[i], theirs[i], flags[name(i)])
 		}
 		tally[flags[name(i)]]++
 	}
-	if len(differ) > 0 {
-		t.Errorf("%d of %d scenarios differ:\n%s", len(differ), len(all), strings.Join(differ, "\n"))
-	}
-	compareFlags(t, m, tally)
+	compareFlags(m, tally, differ)
 	t.Logf("%d scenarios", len(all))
+	return differ
 }
 
 // compareFlags compares how often each status was recorded with each flags.
-func compareFlags(t *testing.T, m *mesh, theirs map[string]int) {
-	t.Helper()
+func compareFlags(m *mesh, theirs map[string]int, differ differences) {
+	m.t.Helper()
 	ours := map[string]int{}
 	want := 0
 	for _, n := range theirs {
@@ -216,7 +218,6 @@ func compareFlags(t *testing.T, m *mesh, theirs map[string]int) {
 		}
 		return sum >= want
 	})
-	var lines []string
 	for k := range ours {
 		if _, ok := theirs[k]; !ok {
 			theirs[k] = 0
@@ -224,12 +225,8 @@ func compareFlags(t *testing.T, m *mesh, theirs map[string]int) {
 	}
 	for k, n := range theirs {
 		if ours[k] != n {
-			lines = append(lines, fmt.Sprintf("%s: we %d, Envoy %d", k, ours[k], n))
+			differ.note("recorded status and flags "+k, "we %d times, Envoy %d", ours[k], n)
 		}
-	}
-	sort.Strings(lines)
-	if len(lines) > 0 {
-		t.Errorf("recorded status and flags differ:\n%s", strings.Join(lines, "\n"))
 	}
 }
 

@@ -103,6 +103,11 @@ func onlyFor(n int, on, perTry string) string {
 // same, and what is delayed must be late.
 func compareTimed(t *testing.T, cases []timedCase, all []timedRequest) {
 	t.Helper()
+	alike(t, func() differences { return timedDifferences(t, cases, all) })
+}
+
+func timedDifferences(t *testing.T, cases []timedCase, all []timedRequest) differences {
+	t.Helper()
 	app := &paced{}
 	at := listenVersions(t, app.ServeHTTP)
 	virtual, routes := "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n", ""
@@ -179,16 +184,16 @@ func compareTimed(t *testing.T, cases []timedCase, all []timedRequest) {
 	flags := e.accesses(len(all))
 	ours := run(plain(m.ready.Proxy), "o")
 	tally := map[string]int{}
-	differ := 0
+	differ := differences{}
 	for i, s := range all {
 		if want := theirs[i]; ours[i] != want && !(s.grpc == ownDeadline && ours[i] == strings.Replace(want, "14upstream request timeout", "4the deadline that the client set has passed", 1)) {
-			differ++
-			t.Errorf("%+v:\nwe    %s\nEnvoy %s (%s)", s, ours[i], theirs[i], flags[name("e", i)])
+			differ.note(fmt.Sprintf("%+v", s), "\nwe    %s\nEnvoy %s (%s)", ours[i], theirs[i], flags[name("e", i)])
 		}
 		tally[flags[name("e", i)]]++
 	}
-	compareFlags(t, m, tally)
-	t.Logf("%d scenarios, %d differ, with %v", len(all), differ, tally)
+	compareFlags(m, tally, differ)
+	t.Logf("%d scenarios with %v", len(all), tally)
+	return differ
 }
 
 // TestTimeoutsAsEnvoy has slow heads, slow bodies and slow uploads meet time limits of the route, of each try, and of both.

@@ -64,7 +64,7 @@ func shaken(t *testing.T, nc net.Conn, config *tls.Config) string {
 	t.Helper()
 	c := tls.Client(nc, config)
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Handshake(); err != nil {

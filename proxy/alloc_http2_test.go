@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"net"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -176,15 +174,7 @@ func TestExchangeOfHTTP2AllocatesNothing(t *testing.T) {
 			}
 			run := loop(t, start(t, s, Limits{}))
 			run(200)
-			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
-			const n = 500
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			run(n)
-			runtime.ReadMemStats(&after)
-			if per := float64(after.Mallocs-before.Mallocs) / n / 8; per > 0.05 {
-				t.Errorf("%.2f allocations per exchange", per)
-			}
+			wantNoAllocations(t, 500, 8, run)
 		})
 	}
 	over2 := func(request string, body []byte) func(t testing.TB, p *Proxy) func(n int) {

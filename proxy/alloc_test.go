@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"math"
 	"net"
 	"runtime"
 	"runtime/debug"
@@ -135,6 +136,24 @@ var requests = []struct {
 	{"POST 1 KiB", "POST /a/b HTTP/1.1\r\n" + browser + "Content-Length: 1024\r\n\r\n" + strings.Repeat("y", 1024), 300},
 }
 
+// wantNoAllocations has run do n rounds of so many exchanges, and wants as good as no garbage of them. What others in the
+// process allocate counts along, more of it the busier the machine is: of a few attempts the best one tells.
+func wantNoAllocations(t *testing.T, n, each int, run func(n int)) {
+	t.Helper()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
+	least := math.Inf(1)
+	for range 10 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		run(n)
+		runtime.ReadMemStats(&after)
+		if least = min(least, float64(after.Mallocs-before.Mallocs)/float64(n*each)); least <= 0.05 {
+			return
+		}
+	}
+	t.Errorf("%.2f allocations per exchange", least)
+}
+
 // In steady state an exchange allocates nothing: not for routing, splitting, balancing, headers or metrics.
 func TestExchangeAllocatesNothing(t *testing.T) {
 	if raceEnabled {
@@ -146,15 +165,7 @@ func TestExchangeAllocatesNothing(t *testing.T) {
 			p := start(t, busySnapshot(o.address()), Limits{})
 			l := newLoop(t, p, r.request)
 			l.run(t, 200)
-			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
-			const n = 2000
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			l.run(t, n)
-			runtime.ReadMemStats(&after)
-			if per := float64(after.Mallocs-before.Mallocs) / n; per > 0.05 {
-				t.Errorf("%.2f allocations per exchange", per)
-			}
+			wantNoAllocations(t, 2000, 1, func(n int) { l.run(t, n) })
 		})
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -255,15 +253,7 @@ func TestLimitsAllocateNothing(t *testing.T) {
 			p := start(t, model.Seal(s), Limits{})
 			l := newLoop(t, p, r.request)
 			l.run(t, 200)
-			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
-			const n = 2000
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			l.run(t, n)
-			runtime.ReadMemStats(&after)
-			if per := float64(after.Mallocs-before.Mallocs) / n; per > 0.05 {
-				t.Errorf("%.2f allocations per exchange", per)
-			}
+			wantNoAllocations(t, 2000, 1, func(n int) { l.run(t, n) })
 		})
 	}
 }

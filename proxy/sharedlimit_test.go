@@ -9,8 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -454,15 +452,8 @@ func TestSharedLimitAllocatesNothing(t *testing.T) {
 	p := start(t, snapshotOf(sharing(service.address(), l), newOrigin(t, fixed(300)).address()), Limits{})
 	loop := newLoop(t, p, "GET /a/b?c=d HTTP/1.1\r\nHost: app\r\nUser-Agent: test\r\n\r\n")
 	loop.run(t, 200)
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
 	const n = 1000
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	loop.run(t, n)
-	runtime.ReadMemStats(&after)
-	if per := float64(after.Mallocs-before.Mallocs) / n; per > 0.05 {
-		t.Errorf("%.2f allocations per exchange", per)
-	}
+	wantNoAllocations(t, n, 1, func(n int) { loop.run(t, n) })
 	if ok, failed := decided(t, p, "ok"), decided(t, p, "error"); ok < n || failed != 0 {
 		t.Errorf("%v answers, %v errors", ok, failed)
 	}
