@@ -281,6 +281,14 @@ func TestDashboardAndTurbine(t *testing.T) {
 		guarded("half", 1, "    circuitBreaker: {sleepWindowInMilliseconds: 50}\n    execution: {isolation: {thread: {timeoutInMilliseconds: 600000}}}\n", fallback),
 		guarded("pooled", 1, "    execution: {isolation: {strategy: THREAD, thread: {timeoutInMilliseconds: 600000}}}\n", ""),
 	)})
+	eventually := func(what string, holds func() bool) { // two more programs run besides
+		t.Helper()
+		for end := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("never: %s", what)
+			}
+		}
+	}
 	var metrics [2]string
 	var clients [2]*http.Client
 	for _, w := range f.Ready().Workloads {
@@ -337,16 +345,16 @@ func TestDashboardAndTurbine(t *testing.T) {
 	call(1, 20, "pooled")
 	behave("half-0", "status=503")
 	behave("bad-0", "status=503")
-	f.until("the breaker opens for one client", func() bool { return call(0, 30, "bad") == "fallback" && state(0, "bad", "open") })
+	eventually("the breaker opens for one client", func() bool { return call(0, 30, "bad") == "fallback" && state(0, "bad", "open") })
 	call(0, 10, "bad")
-	f.until("another breaker opens", func() bool { return call(0, 5, "half") == "fallback" && event(0, "half", "short_circuited") > 0 })
+	eventually("another breaker opens", func() bool { return call(0, 5, "half") == "fallback" && event(0, "half", "short_circuited") > 0 })
 	behave("half-0", "delay=10m")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var probing sync.WaitGroup
 	defer probing.Wait()
 	defer cancel()
-	f.until("a probe hangs", func() bool {
+	eventually("a probe hangs", func() bool {
 		probing.Go(func() { // the probe, or one that is refused
 			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://half/", nil)
 			if err != nil {
@@ -361,11 +369,7 @@ func TestDashboardAndTurbine(t *testing.T) {
 
 	seen := func(what string, r *recorder, command, field string, want float64) {
 		t.Helper()
-		for end := time.Now().Add(time.Minute); r.number(command, field) != want; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: %s of %s is %v, want %v", what, field, command, r.number(command, field), want)
-			}
-		}
+		eventually(fmt.Sprintf("%s says that %s of %s is %v", what, field, command, want), func() bool { return r.number(command, field) == want })
 	}
 	both := func(breaker, name string) float64 { return event(0, breaker, name) + event(1, breaker, name) }
 	for breaker, field := range map[string]string{"good": "rollingCountSuccess", "pooled": "rollingCountSuccess", "bad": "rollingCountShortCircuited"} {
@@ -429,12 +433,12 @@ func TestDashboardAndTurbine(t *testing.T) {
 
 	cancel()
 	behave("half-0", "")
-	f.until("the breaker closes", func() bool { call(0, 1, "half"); return state(0, "half", "closed") })
-	f.until("the page shows how long answers took: 20 of 25 were 30 ms late", func() bool {
+	eventually("the breaker closes", func() bool { call(0, 1, "half"); return state(0, "half", "closed") })
+	eventually("the page shows how long answers took: 20 of 25 were 30 ms late", func() bool {
 		median, err := strconv.Atoi(p.show(admin.events())["CIRCUIT_pooled@front-v1-1"].value("latencyMedian"))
 		return err == nil && median >= 30
 	})
-	f.until("the page shows it closed", func() bool {
+	eventually("the page shows it closed", func() bool {
 		return strings.Contains(p.show(admin.events())["CIRCUIT_half@front-v1-0"].text(), "Circuit Closed")
 	})
 }
