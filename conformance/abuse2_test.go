@@ -70,8 +70,7 @@ func (c *client2) frame(kind http2.FrameType, flags http2.Flags, id uint32, payl
 
 func u32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 
-// Streams that are opened and cancelled at once cost an application's work and no place among the streams that are open
-// (also CVE-2023-39325).
+// Streams that are opened and cancelled at once cost an application's work and no place among the streams that are open.
 func TestCVE_2023_44487_RapidReset(t *testing.T) {
 	n := flood(t, "rapid_reset", func(c *client2, id uint32) {
 		c.headers(id, true, request2("GET", "/"))
@@ -103,8 +102,7 @@ func TestCVE_2019_9514_ResetFlood(t *testing.T) {
 	flood(t, "rapid_reset", func(c *client2, id uint32) { c.headers(id, true, [][2]string{{"a", "b"}}) })
 }
 
-// Header blocks end, and are not kept beyond the limits while they do not (also CVE-2024-30255, CVE-2023-45288 and
-// CVE-2024-27316).
+// Header blocks end, and are not kept beyond the limits while they do not (also CVE-2024-27316).
 func TestCVE_2024_27919_ContinuationFlood(t *testing.T) {
 	f := func(name string, payload []byte) {
 		t.Run(name, func(t *testing.T) {

@@ -148,10 +148,51 @@ func TestCVE_2021_31920_DoubledSlashes(t *testing.T) {
 	holds(t, guarded(admin(), "", "MERGE_SLASHES"), "app", "//admin", "/\\admin", "/\\admin/..\\admin", "///admin//x", "/x/..//admin", "/.//admin")
 }
 
-// Also CVE-2021-39156.
 func TestCVE_2021_32779_Fragment(t *testing.T) {
 	refused(t, "GET /admin#x HTTP/1.1\r\nHost: app\r\n\r\n", "GET /x#/../admin HTTP/1.1\r\nHost: app\r\n\r\n", "GET /?a#b HTTP/1.1\r\nHost: app\r\n\r\n")
 	reset2(t, request2("GET", "/admin#x"), request2("GET", "/?a#b"))
+}
+
+// A fragment hid a path from a policy about that very path, and the application took what stood before it. Here no fragment
+// comes as far as a rule, in no form of a target, under no normalization; and "%23", which is none, is neither made one nor
+// taken for an end: whoever guards the path alone lets it through, byte for byte.
+func TestCVE_2021_39156_FragmentHidesPath(t *testing.T) {
+	secret := model.Match{Path: &model.StringMatch{Kind: model.Exact, Value: "/user/profile"}}
+	for _, paths := range []string{"NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"} {
+		b := newBackend(t)
+		m := start(t, b.address(), setting{edit: guarded(secret, "", paths)})
+		for _, at := range everywhere {
+			for _, target := range []string{
+				"/user/profile#section1", "/user/profile#", "/user/profile#/../x", "/user/profile?a=b#c", "/#/user/profile",
+				"http://app/user/profile#section1", "http://app#/user/profile", "#/user/profile",
+			} {
+				c := dial(t, m.Address(at))
+				c.send("GET " + target + " HTTP/1.1\r\nHost: app\r\n\r\n")
+				if a := c.must("GET"); a.status != 400 {
+					t.Errorf("%s, %s: %s is answered %d", at, paths, target, a.status)
+				}
+				c.ended()
+				c2 := dial2(t, m.Address(at))
+				if got := c2.await(c2.open(true, request2("GET", target)...)); got != "reset PROTOCOL_ERROR" {
+					t.Errorf("%s, %s, HTTP/2: %s comes to %q", at, paths, target, got)
+				}
+			}
+			c := dial(t, m.Address(at))
+			c.send("GET /user/profile HTTP/1.1\r\nHost: app\r\n\r\n")
+			if a := c.must("GET"); a.status != 403 {
+				t.Errorf("%s, %s: the guard answers %d", at, paths, a.status)
+			}
+		}
+		if raw, _ := b.since(0); len(raw) > 0 {
+			t.Errorf("%s: the application has got %q", paths, raw)
+		}
+	}
+	for _, paths := range []string{"NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"} {
+		got := forwards(t, gateway, "GET /user/profile%23section1 HTTP/1.1\r\nHost: app\r\n\r\n", setting{edit: guarded(secret, "", paths)})
+		if !strings.HasPrefix(got, "GET /user/profile%23section1 ") {
+			t.Errorf("%s: forwarded as %q", paths, got)
+		}
+	}
 }
 
 func TestCVE_2021_39155_HostCase(t *testing.T) {

@@ -224,6 +224,7 @@ func (k *stream) part(failed bool) {
 	k.mu.Lock()
 	k.st = nil // from here on nothing ends the watch's phase
 	k.mu.Unlock()
+	k.watch.gone.Store(false)
 	k.watch.arm(never)
 	if failed {
 		k.call.Cancel(http2.InternalError)
@@ -318,6 +319,7 @@ func (k *stream) vanish(st *http2.Stream) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.st == st {
+		k.watch.gone.Store(true)
 		k.watch.vanish()
 	}
 }

@@ -114,6 +114,8 @@ type watch struct {
 	motion
 	lenience
 	client waiter
+	// gone says that a stream has ended for good: that ends every phase, the ones that are yet to begin included.
+	gone atomic.Bool
 	// up and call are what the exchange under way waits on at the endpoint's side.
 	up   atomic.Pointer[link.Link]
 	call atomic.Pointer[mux.Call]
@@ -128,6 +130,9 @@ type watch struct {
 func (w *watch) arm(deadline int64) (interrupted bool) {
 	if interrupted = w.guard.arm(deadline); interrupted {
 		w.client.Resume()
+	}
+	if w.gone.Load() { // behind the swap: who comes later finds the phase that has begun
+		w.vanish()
 	}
 	return interrupted
 }

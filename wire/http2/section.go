@@ -58,6 +58,9 @@ func (c *Conn) continuation(flags uint8, id uint32, p []byte) *Error {
 	}
 	k.b = append(k.b, p...)
 	if flags&flagEndHeaders == 0 {
+		if len(p) == 0 { // or each request could bring as many as a block may have
+			return c.empty()
+		}
 		return nil
 	}
 	whole, end, depends := k.b, k.end, k.depends
