@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -73,6 +74,7 @@ func (x *exchange) attempts() verdict {
 func (x *exchange) attempt(e *upstream.Endpoint) verdict {
 	x.tryLimit()
 	x.announce()
+	x.there, x.here, x.distrust = netip.AddrPort{}, netip.AddrPort{}, ""
 	x.engage()
 	begin := int64(0)
 	measures := x.target.cluster.Balancer.Measures()

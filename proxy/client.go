@@ -16,7 +16,8 @@ func (x *exchange) start(end bool) sink {
 	}
 	if s := x.stream; s != nil {
 		x.started = true
-		x.sent += int64(x.res.Size())
+		x.headSent = int64(x.res.Size())
+		x.sent += x.headSent
 		s.call.Respond(&x.res, end)
 		return outgoing{s.call}
 	}
@@ -28,6 +29,7 @@ func (x *exchange) start(end bool) sink {
 		link: &x.conn.link, out: http1.AppendResponse(x.down.out[:0], &x.res, o), chunked: http1.Chunked(&x.res, o),
 		started: &x.started, bytes: &x.sent, mark: &x.watch.answer,
 	}
+	x.headSent = int64(len(x.down.out))
 	return &x.down
 }
 

@@ -32,6 +32,8 @@ type conn struct {
 	inner inner
 	// agreed2 says that HTTP/2 was agreed on by ALPN: nothing else may follow.
 	agreed2 bool
+	// asked is the server name that the client asked for in TLS, where somebody logs it.
+	asked string
 	// gone says that the client went away before it said anything.
 	gone bool
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -89,6 +90,8 @@ type exchange struct {
 	tryDeadline     int64 // of the attempt under way, never where it has none of its own
 	backendDeadline int64 // the same, and of its answer's body
 	received, sent  int64 // bytes from and to the client, heads included
+	headReceived    int64 // of received, the head's
+	headSent        int64 // of sent, the final head's
 	outcome         outcome
 	flags           telemetry.Flags // besides those of the outcome
 	status          int
@@ -114,6 +117,13 @@ type exchange struct {
 	quota           quota
 	added           *message.Head // to the answer, by a rate limit service
 	bell            *bell         // nil until the exchange first naps
+
+	// What an access log tells besides, where there is one.
+	original    []byte         // path and query before a rewrite
+	there, here netip.AddrPort // of the attempt's connection: the endpoint's address, and ours
+	distrust    string         // why TLS with the endpoint failed
+	unread      bool           // what came could not be read as a request
+	text        []byte         // the line
 }
 
 var exchanges = sync.Pool{New: func() any { return &exchange{out: make([]byte, 0, 1<<10), rand: balance.NewRand(rand.Uint64())} }}
@@ -135,7 +145,7 @@ func putExchange(x *exchange) {
 	if x.pump != nil {
 		x.pump.release()
 	}
-	if cap(x.out)+cap(x.down.out) > maxOut || x.req.Footprint()+x.res.Footprint()+x.trailers.Footprint() > maxHeads {
+	if cap(x.out)+cap(x.down.out)+cap(x.text) > maxOut || x.req.Footprint()+x.res.Footprint()+x.trailers.Footprint() > maxHeads {
 		return
 	}
 	x.req.Reset()
@@ -144,6 +154,7 @@ func putExchange(x *exchange) {
 	*x = exchange{
 		req: x.req, res: x.res, trailers: x.trailers,
 		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash, bell: x.bell, who: x.who[:0], joined: x.joined[:0],
+		original: x.original[:0], text: x.text[:0],
 		down: outflow{out: x.down.out[:0]}, picked: x.picked[:0], turn: x.turn,
 	}
 	exchanges.Put(x)
@@ -183,7 +194,7 @@ func (x *exchange) receive() bool {
 		}
 		if n > 0 {
 			c.in.Skip(n)
-			x.received = int64(n)
+			x.received, x.headReceived = int64(n), int64(n)
 			return true
 		}
 		if from == 0 {
@@ -226,7 +237,8 @@ func statusOf(err error) int {
 
 // answerEarly answers before there is a request to answer, ends the connection and records.
 func (x *exchange) answerEarly(o outcome, status int, why string) {
-	x.received = int64(x.conn.in.Len())
+	x.received, x.unread = int64(x.conn.in.Len()), true
+	x.headReceived = x.received
 	x.req.Version = message.HTTP11
 	x.req.Close = true
 	x.linger = true

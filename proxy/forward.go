@@ -65,6 +65,7 @@ func (x *exchange) edit() {
 	x.introduce()
 	x.rule.request.Request(r)
 	x.target.request.Request(r)
+	x.remember()
 	x.rule.rewrite.Apply(r, x.prefix, x.segments, &x.edits)
 }
 
@@ -174,7 +175,8 @@ func (x *exchange) unconnected(e *upstream.Endpoint, err error) verdict {
 	}
 	why := endings[upstreamConnect].body
 	if h := (*upstream.HandshakeError)(nil); errors.As(err, &h) {
-		why += ", transport failure reason: TLS: " + certificate.Reason(h.Err)
+		x.distrust = "TLS: " + certificate.Reason(h.Err)
+		why += ", transport failure reason: " + x.distrust
 		x.target.cluster.Distrusted.Do(func() {
 			x.conn.proxy.log.Warn("no TLS with an endpoint; it is said once", "service", x.target.cluster.Spec.Service.Host, "peer", e.Address(), "reason", h.Err)
 		})

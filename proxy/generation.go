@@ -24,6 +24,8 @@ type generation struct {
 	change   *upstream.Change
 	gates    *gates
 	answers  map[model.Service]*telemetry.HTTP // what requests count for that the proxy answers itself
+	access   *accessLog
+	fresh    bool // access's file was opened for this generation
 }
 
 // binding is what one listener runs in one generation. An exchange loads it once and keeps it to its end.
@@ -92,6 +94,10 @@ func (p *Proxy) build(s *model.Snapshot) (*generation, error) {
 		return nil, err
 	}
 	g.gates.before = nil
+	if g.access, g.fresh, err = p.opened(s.Settings.AccessLog); err != nil {
+		g.discard(p)
+		return nil, err
+	}
 	return g, nil
 }
 
@@ -224,6 +230,9 @@ func inboundCluster(port int) string { return fmt.Sprintf("inbound|%d||", port) 
 func (g *generation) discard(p *Proxy) {
 	g.change.Discard()
 	g.unbind(p)
+	if g.fresh {
+		g.access.file.Close()
+	}
 }
 
 // unbind releases the metric handles of the bindings.

@@ -45,10 +45,12 @@ func (c *conn) pass(name []byte) {
 	if x.up == nil {
 		x.unreached()
 		_ = c.link.Reset()
+		x.line()
 		return
 	}
 	x.tunnel()
 	x.drop()
+	x.line()
 }
 
 // matchBytes is the match of a connection that is passed on unread.

@@ -235,6 +235,7 @@ func accrualFailure(status int) bool {
 // connected tells the outlier detection that the endpoint takes a connection, or that a kept one is used: where it tells
 // origins apart, what breaks off afterwards is in no row with what could not be connected to (Envoy).
 func (x *exchange) connected() {
+	x.locate()
 	if m := x.member; m != nil && m.Outlier != nil {
 		m.Outlier.Connected()
 	}

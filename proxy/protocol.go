@@ -154,7 +154,9 @@ func (c *conn) hello() (name []byte, err error) {
 		if c.in != nil {
 			n, err := detect.ReadHello(c.in.Bytes(), &h)
 			if err != nil || n > 0 {
-				return append([]byte(nil), h.ServerName...), err
+				name = append([]byte(nil), h.ServerName...)
+				c.named(string(name))
+				return name, err
 			}
 		}
 		if err := c.fill(); err != nil {
@@ -212,6 +214,7 @@ func (c *conn) secure(b *binding) bool {
 		return false
 	}
 	c.link.Secure(t)
+	c.named(state.ServerName)
 	c.table = chain.Table
 	if chain.Protocol == model.TCP {
 		c.pass([]byte(state.ServerName))

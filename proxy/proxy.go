@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/outrider-mesh/outrider/mesh/accesslog"
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/proxy/dashboard"
@@ -33,6 +34,8 @@ type Options struct {
 	Limits  Limits
 	// Listen binds an address; net.Listen by default. Who chose the addresses may have them bound already.
 	Listen func(address string) (net.Listener, error)
+	// Streams are where an access log goes that is configured to be standard output or standard error.
+	Streams Streams
 }
 
 // Limits bound what clients can ask of a proxy. Zero fields take the defaults of DefaultLimits.
@@ -90,6 +93,9 @@ type Proxy struct {
 	mirrors  mirrors
 	asking   approaches
 	stats    stats
+	streams  Streams
+	lines    accesslog.Counts
+	access   atomic.Pointer[accessLog] // nil without one
 	floods   http2.Stats
 	crew     crew
 	// firstStream is the id of the first stream on a connection to an endpoint; tests begin near the last one.
@@ -118,7 +124,7 @@ var errNoSnapshot = errors.New("no snapshot has been applied yet")
 // New returns a proxy that listens nowhere until Apply.
 func New(o Options) *Proxy {
 	p := &Proxy{
-		log: o.Log, metrics: o.Metrics, limits: o.Limits.orDefault(), bind: o.Listen,
+		log: o.Log, metrics: o.Metrics, limits: o.Limits.orDefault(), bind: o.Listen, streams: o.Streams,
 		conns:     registry{conns: map[*conn]struct{}{}, wake: make(chan struct{}, 1)},
 		listeners: map[string]*listener{},
 		served:    make(chan struct{}),
@@ -182,6 +188,7 @@ func (p *Proxy) apply(s *model.Snapshot) error {
 		l.retire()
 	}
 	p.generation.Store(g)
+	p.logTo(g.access)
 	if old != nil {
 		old.unbind(p)
 	}
@@ -262,6 +269,7 @@ func (p *Proxy) Drain(ctx context.Context) error {
 	p.sweeping.Wait()
 	p.crew.close()
 	p.upstream.Close()
+	p.logTo(nil)
 	return err
 }
 

@@ -28,6 +28,9 @@ func (x *exchange) record() {
 	t := now()
 	x.release(t)
 	if x.silent {
+		if x.raw {
+			x.line() // a tunnel, which is counted as a connection
+		}
 		return
 	}
 	if x.grpc {
@@ -42,6 +45,7 @@ func (x *exchange) record() {
 		Duration:     time.Duration(t - x.begin),
 		RequestBytes: x.received, ResponseBytes: x.sent,
 	})
+	x.line()
 }
 
 // handle is the edge that the exchange counts for.

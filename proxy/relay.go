@@ -68,6 +68,9 @@ func (x *exchange) deliver(to sink, none bool) bool {
 		if x.stream != nil {
 			x.sent += int64(t.Size())
 		}
+		if t != &x.trailers && x.conn.proxy.access.Load() != nil {
+			x.trailers.CopyFrom(t)
+		}
 		if s := grpcStatus(t); x.grpc && s >= 0 {
 			x.grpcStatus = s
 		}

@@ -13,6 +13,7 @@ import (
 // rule is a model.Rule with everything resolved that an exchange needs: no name is looked up after match.
 type rule struct {
 	spec     *model.Rule
+	name     string // in logs
 	request  *policy.Edits
 	response *policy.Edits
 	cors     *policy.CORS
@@ -76,7 +77,7 @@ func newReply(s *model.Reply) *reply {
 // newRule resolves s over the clusters of one generation.
 func newRule(s *model.Rule, clusters map[string]*upstream.Cluster) (*rule, error) {
 	r := &rule{
-		spec:    s,
+		spec: s, name: routeName(s),
 		request: policy.NewEdits(s.Request), response: policy.NewEdits(s.Response),
 		reply: newReply(s.Reply),
 	}

@@ -162,6 +162,7 @@ func (s *session) Request(st *http2.Stream, r *message.Request, end bool) {
 	*r, x.req = x.req, *r
 	x.begin = now()
 	x.received = int64(x.req.Size())
+	x.headReceived = x.received
 	k := streamPool.Get().(*stream)
 	k.session, k.x = s, x
 	k.call = mux.GetCall(s.m)
@@ -243,6 +244,7 @@ func (s *session) Refused(r *message.Request, e *http2.Error) {
 	*r, x.req = x.req, *r
 	x.begin, x.outcome, x.status = now(), badRequest, max(e.Status, endings[badRequest].status)
 	x.received = int64(x.req.Size())
+	x.headReceived = x.received
 	x.record()
 	putExchange(x)
 }

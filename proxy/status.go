@@ -66,6 +66,7 @@ func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
 		ch <- d
 	}
 	describePools(ch)
+	ch <- descLines
 }
 
 // Collect reads the counters when somebody asks: the exchanges pay nothing for it.
@@ -84,6 +85,7 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 		g.gates.collect(g.change.Clusters, counter)
 	}
 	p.collectPools(ch)
+	p.collectLines(counter)
 	told := map[[4]string]bool{} // a configuration may name an endpoint twice; a scrape with a series twice fails as a whole
 	clusters := map[[3]string]bool{}
 	for _, c := range p.upstream.Current() {

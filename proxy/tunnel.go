@@ -24,6 +24,7 @@ func (x *exchange) upgraded() {
 	x.status = x.res.Status
 	if x.stream == nil {
 		x.out = http1.AppendResponse(x.out[:0], &x.res, http1.ResponseOptions{Version: x.req.Version})
+		x.headSent = int64(len(x.out))
 		if !x.write(x.out) {
 			return
 		}
@@ -71,7 +72,7 @@ func (x *exchange) connect() {
 	x.established()
 	if x.complete {
 		x.raw, x.silent = true, true // counted as a connection
-		x.received, x.sent = 0, 0
+		x.received, x.sent, x.headReceived, x.headSent = 0, 0, 0, 0
 		x.tunnel()
 	}
 }

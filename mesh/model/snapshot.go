@@ -61,6 +61,18 @@ type Settings struct {
 	PathNormalization string `json:"pathNormalization,omitempty"`
 	// Drain is how long a proxy that was told to end waits for exchanges under way (terminationDrainDuration).
 	Drain Duration `json:"drain,omitempty"`
+	// AccessLog is where each exchange writes a line; nil is nowhere.
+	AccessLog *AccessLog `json:"accessLog,omitempty"`
+}
+
+// AccessLog is a log with one line for each exchange, and for each opaque connection when it ends.
+type AccessLog struct {
+	// File is a path; /dev/stdout and /dev/stderr are the process's own.
+	File string `json:"file"`
+	// Encoding is TEXT or JSON; empty means TEXT.
+	Encoding string `json:"encoding,omitempty"`
+	// Format has Envoy's command operators, in text or in the values of an object of JSON; empty means Istio's default.
+	Format string `json:"format,omitempty"`
 }
 
 // Direction says which side of the workload a listener is on.

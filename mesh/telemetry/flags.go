@@ -1,7 +1,5 @@
 package telemetry
 
-import "strings"
-
 // Flags say what befell an exchange, as Envoy's response flags do. They can be combined with |.
 type Flags uint32
 
@@ -47,15 +45,27 @@ var flagNames = [...]string{
 
 // String returns the flags' names with commas between them, or "-" for none.
 func (f Flags) String() string {
-	f &= flagsEnd - 1
-	if f == 0 {
+	if f&(flagsEnd-1) == 0 {
 		return "-"
 	}
-	var names []string
-	for i, n := range flagNames {
-		if f&(1<<i) != 0 {
-			names = append(names, n)
-		}
+	return string(f.AppendTo(nil))
+}
+
+// AppendTo appends what String returns.
+func (f Flags) AppendTo(dst []byte) []byte {
+	if f &= flagsEnd - 1; f == 0 {
+		return append(dst, '-')
 	}
-	return strings.Join(names, ",")
+	for i, n := range flagNames {
+		if f&(1<<i) == 0 {
+			continue
+		}
+		dst = append(dst, n...)
+		if f >>= i + 1; f == 0 {
+			break
+		}
+		f <<= i + 1
+		dst = append(dst, ',')
+	}
+	return dst
 }
