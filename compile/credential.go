@@ -76,12 +76,27 @@ func (c credentials) broken(field string, o *config.Object, reason, effect strin
 	return false
 }
 
+// elsewhere names Secrets of that name in other namespaces: in a cluster they are looked up in the gateway proxy's own, such
+// as istio-system, here in the Gateway object's.
+func (m *Mesh) elsewhere(namespace, name string) string {
+	var at []string
+	for _, k := range sortedKeys(m.secrets) {
+		if in, n, _ := strings.Cut(k, "/"); n == name && in != namespace {
+			at = append(at, in)
+		}
+	}
+	if len(at) == 0 {
+		return ""
+	}
+	return "; there is one in " + strings.Join(at, ", ") + ", but it is looked up in " + namespace
+}
+
 // pair returns a Secret's certificate and key.
 func (m *Mesh) pair(c credentials, field, name, effect string, r *report) (model.Certificate, bool) {
 	name = strings.TrimPrefix(name, "kubernetes://")
 	o := m.secrets[key(c.namespace, name)]
 	if o == nil {
-		return model.Certificate{}, c.missing(field, "Secret", c.namespace, name, effect, r)
+		return model.Certificate{}, c.missing(field, "Secret", c.namespace, name, effect+m.elsewhere(c.namespace, name), r)
 	}
 	material, err := certificate.FromSecret(secretData(o))
 	if err != nil {
@@ -103,7 +118,7 @@ func (m *Mesh) roots(c credentials, field, name, effect string, r *report) (*mod
 		o = m.secrets[key(c.namespace, name)]
 	}
 	if o == nil {
-		return nil, c.missing(field, "Secret", c.namespace, name, effect, r)
+		return nil, c.missing(field, "Secret", c.namespace, name, effect+m.elsewhere(c.namespace, name), r)
 	}
 	return m.rootsOf(c, field, o, effect, r)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -146,6 +147,8 @@ func TestFaultDelay(t *testing.T) {
 		res, _ := fetch(t, c, request("POST", "http://app/", strings.NewReader("a body")))
 		if took := time.Since(begin); res.StatusCode != 200 || took < delay {
 			t.Errorf("got %v after %v", res, took)
+		} else if ms, err := strconv.Atoi(res.Header.Get("X-Envoy-Upstream-Service-Time")); err != nil || time.Duration(ms)*time.Millisecond > took-delay {
+			t.Errorf("the service is said to have taken %d ms of %v: the delay is not its own (%v)", ms, took, err)
 		}
 		begin = time.Now()
 		res, _ = fetch(t, c, request("GET", "http://app/slow", nil))

@@ -111,7 +111,11 @@ func (x *exchange) malformed(err error) verdict {
 // mark adds to the answer what the rule, the destination and the mesh ask for.
 func (x *exchange) mark() {
 	res := &x.res
-	x.spare = strconv.AppendInt(x.spare[:0], (now()-x.begin)/1e6, 10)
+	began := x.begin
+	if x.resumed != 0 {
+		began = x.resumed // an injected delay is not the service's
+	}
+	x.spare = strconv.AppendInt(x.spare[:0], (now()-began)/1e6, 10)
 	res.SetBytes(message.XEnvoyUpstreamServiceTime, "x-envoy-upstream-service-time", x.spare)
 	if x.rule.cors != nil {
 		x.rule.cors.Mark(x.origin(), res)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/proxy/accrual"
@@ -21,7 +22,12 @@ type Health struct {
 
 	mu      sync.Mutex // one change after the other is put into effect
 	ejected map[*outlier.Host]outlier.Reason
+	spared  map[*outlier.Host]int64 // when that was last logged: who fails all the time is spared with each request
 }
+
+// sparedAgain is how often it is said again that an endpoint is spared.
+const sparedAgain = int64(time.Minute)
+
 
 func outlierSettings(o *model.Outlier) (outlier.Settings, error) {
 	s := outlier.Settings{
@@ -56,7 +62,7 @@ func (ch *Change) health(c *Cluster, old *Cluster) error {
 	if c.Health = old.Health; c.Health == nil {
 		c.Health = &Health{
 			set: ch.set, cluster: c.Spec.Name, detector: outlier.New(settings, ch.set.clock()),
-			hosts: map[string]*outlier.Host{}, ejected: map[*outlier.Host]outlier.Reason{},
+			hosts: map[string]*outlier.Host{}, ejected: map[*outlier.Host]outlier.Reason{}, spared: map[*outlier.Host]int64{},
 		}
 	}
 	return nil
@@ -80,6 +86,7 @@ func (h *Health) watch(c *Cluster, now int64) {
 		if hosts[address] == nil {
 			h.detector.Remove(host)
 			delete(h.ejected, host)
+			delete(h.spared, host)
 		}
 	}
 	h.hosts = hosts
@@ -98,9 +105,14 @@ func (h *Health) Tell(c outlier.Change) {
 	switch c.Action {
 	case outlier.Ejected:
 		h.ejected[c.Host] = c.Reason
+		delete(h.spared, c.Host)
 		s.log.Warn("endpoint ejected", "cluster", h.cluster, "endpoint", c.Host.Key, "reason", c.Reason.String(), "for", c.Time.String(), "ejections", c.Ejections)
 	case outlier.Spared:
-		s.log.Warn("endpoint fails but is not ejected: too many are", "cluster", h.cluster, "endpoint", c.Host.Key, "reason", c.Reason.String())
+		if last, told := h.spared[c.Host]; told && c.At-last < sparedAgain {
+			break
+		}
+		h.spared[c.Host] = c.At
+		s.log.Warn("endpoint fails but is not ejected: maxEjectionPercent allows no more", "cluster", h.cluster, "endpoint", c.Host.Key, "reason", c.Reason.String(), "ejected", len(h.ejected), "of", len(h.hosts))
 	case outlier.Returned:
 		delete(h.ejected, c.Host)
 		s.log.Info("endpoint returns", "cluster", h.cluster, "endpoint", c.Host.Key, "reason", c.Reason.String(), "after", c.Time.String())
