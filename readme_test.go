@@ -171,7 +171,7 @@ func (s *session) block(t *testing.T, b block, expected string) {
 		s.inRepository = false
 	case verb == "background":
 		s.start(t, b)
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 			missing := unmatched(expected, s.talk.String())
 			if missing == "" {
 				break
@@ -193,7 +193,7 @@ func (s *session) block(t *testing.T, b block, expected string) {
 // run runs a block to its end, with more added to its last line.
 func (s *session) run(t *testing.T, b block, more, expected string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := s.command(ctx, strings.TrimRight(b.text, "\n")+more)
 	var out, talk bytes.Buffer

@@ -54,7 +54,7 @@ func startDemo(t *testing.T, args ...string) *demoRun {
 	file := filepath.Join(t.TempDir(), "ready.json")
 	ctx, stop := context.WithCancel(t.Context())
 	d := &demoRun{t: t, stop: stop, code: make(chan int, 1)}
-	args = append([]string{"demo", "--scrape-interval", "200ms", "--admin", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--ready-file", file}, args...)
+	args = append([]string{"demo", "--scrape-interval", "500ms", "--admin", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--ready-file", file}, args...)
 	go func() { d.code <- Run(ctx, args, strings.NewReader(""), &d.out, &d.talk) }() // end waits for it
 	d.until("it is ready", func() bool {
 		text, err := os.ReadFile(file)
@@ -167,7 +167,7 @@ func TestDemoWithoutABreaker(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "resilience.yaml"), []byte(content), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		r := run(t, "", "demo", "--for", "15s", "--scrape-interval", "200ms", "--admin", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--dir", dir)
+		r := run(t, "", "demo", "--for", "15s", "--scrape-interval", "500ms", "--admin", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--dir", dir)
 		if strings.Contains(r.talk, "no requests passed") {
 			t.Skip("this machine has no time for the demo's requests now, and the demo says so")
 		}

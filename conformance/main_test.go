@@ -9,10 +9,10 @@ import (
 	"flag"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/outrider-mesh/outrider/meshtest/leaks"
 )
 
 var update = flag.Bool("update", false, "rewrite the forwarded bytes in testdata and, in the test Peers, the comparison in docs/conformance.md")
 
 // Every goroutine of a proxy ends with it.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }

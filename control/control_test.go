@@ -10,14 +10,13 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/outrider-mesh/outrider/compile"
 	"github.com/outrider-mesh/outrider/config"
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/meshtest/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 const services = `apiVersion: v1
 kind: Service

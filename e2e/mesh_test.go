@@ -16,9 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/outrider-mesh/outrider/local"
+	"github.com/outrider-mesh/outrider/meshtest/leaks"
 )
 
 // long says that the long form of the tests is wanted: OUTRIDER_E2E=1.
@@ -37,7 +36,7 @@ func TestMain(m *testing.M) {
 		runInterop(name) // this process is one of gRPC's clients
 		return
 	}
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }
 
 // mesh is a mesh that runs for one test.

@@ -4,7 +4,7 @@ import (
 	"flag"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/outrider-mesh/outrider/meshtest/leaks"
 )
 
 // Every goroutine of a proxy ends with it. Tests that may run beside others only wait, so there may be many at a time.
@@ -15,5 +15,5 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }

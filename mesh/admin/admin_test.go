@@ -14,13 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/outrider-mesh/outrider/mesh/model"
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
+	"github.com/outrider-mesh/outrider/meshtest/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func get(h http.Handler, path string) (int, string, string) {
 	w := httptest.NewRecorder()

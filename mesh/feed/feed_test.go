@@ -7,12 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/meshtest/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func snapshot(instance string) *model.Snapshot {
 	return model.Seal(&model.Snapshot{Workload: model.Workload{Instance: instance}})

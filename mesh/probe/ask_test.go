@@ -9,15 +9,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/meshtest/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // expect asks, and compares what is wrong: "" is nothing, else a part of the error.
 func expect(t *testing.T, what string, p *model.Probe, want string) {

@@ -15,14 +15,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/outrider-mesh/outrider/meshtest/leaks"
 	"github.com/outrider-mesh/outrider/wire/http2"
 	"github.com/outrider-mesh/outrider/wire/link"
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 var begun = time.Now()
 
