@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -25,13 +27,7 @@ const maxEntries = 100_000
 // read reads a file by its name: *.yml and *.yaml are Spring's YAML, anything else Java properties. Of a key that comes up
 // twice, the last has it; entries are in the order of the file.
 func (t *translation) read(name string, data []byte) (all []entry, err error) {
-	switch strings.ToLower(filepath.Ext(name)) {
-	case ".yml", ".yaml":
-		all, err = t.readYAML(data)
-	default:
-		all = readProperties(string(data))
-	}
-	if err != nil {
+	if all, err = t.entries(name, data); err != nil {
 		return nil, err
 	}
 	last := map[string]int{}
@@ -50,6 +46,47 @@ func (t *translation) read(name string, data []byte) (all []entry, err error) {
 		out = append(out, e)
 	}
 	return out, nil
+}
+
+// entries are the properties as they are written.
+func (t *translation) entries(name string, data []byte) ([]entry, error) {
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".yml", ".yaml":
+		return t.readYAML(data)
+	}
+	return t.documents(readProperties(string(data)), separators(string(data))), nil
+}
+
+// separators are the lines by which Spring parts a properties file into documents.
+func separators(text string) (lines []int) {
+	for i, line := range strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n") {
+		if line = strings.TrimRight(line, " \t"); line == "#---" || line == "!---" {
+			lines = append(lines, i+1)
+		}
+	}
+	return lines
+}
+
+// documents leaves out those that are for some profiles only.
+func (t *translation) documents(all []entry, separators []int) []entry {
+	if len(separators) == 0 {
+		return all
+	}
+	var out []entry
+	for first := 0; first < len(all); {
+		next := first + 1
+		for next < len(all) && !slices.ContainsFunc(separators, func(line int) bool { return all[first].line < line && line < all[next].line }) {
+			next++
+		}
+		f := flattening{all: all[first:next]}
+		if p := f.profile(); p != nil {
+			t.note(p.line, "this document is for the profile %s only: it is left out", p.value)
+		} else {
+			out = append(out, f.all...)
+		}
+		first = next
+	}
+	return out
 }
 
 // relevant says whether a property is one of the libraries' at all.
@@ -151,7 +188,20 @@ func unescaped(s string) string {
 }
 
 // readYAML flattens Spring's YAML: a.b.c for nested mappings, a[0] for lists. A document for some profiles only is left out.
-func (t *translation) readYAML(data []byte) (all []entry, err error) {
+// What Maven puts into it, @NAME@, is no YAML before it has.
+func (t *translation) readYAML(data []byte) ([]entry, error) {
+	said := len(t.notes)
+	all, err := t.parseYAML(data)
+	if err != nil && filtered.Match(data) {
+		t.notes = t.notes[:said]
+		return t.parseYAML(filtered.ReplaceAll(data, []byte(`$1"$2"`)))
+	}
+	return all, err
+}
+
+var filtered = regexp.MustCompile(`([:,\[{-][ \t]+)(@[\w.-]+@)`)
+
+func (t *translation) parseYAML(data []byte) (all []entry, err error) {
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var doc yaml.Node
@@ -187,6 +237,12 @@ func (f *flattening) full() bool { return f.steps > maxEntries }
 func (f *flattening) node(path string, n *yaml.Node) {
 	if f.steps++; f.full() {
 		return
+	}
+	switch n.Kind {
+	case yaml.MappingNode, yaml.SequenceNode:
+		if len(n.Content) == 0 { // it has a name, if nothing else
+			f.all = append(f.all, entry{path, "", n.Line})
+		}
 	}
 	switch n.Kind {
 	case yaml.AliasNode:
@@ -232,7 +288,7 @@ func (f *flattening) merge(path string, n *yaml.Node) {
 func (f *flattening) profile() *entry {
 	for i := range f.all {
 		switch key := f.all[i].key; {
-		case strings.HasPrefix(key, "spring.config.activate.on-profile"), strings.HasPrefix(key, "spring.profiles") && !strings.HasPrefix(key, "spring.profiles.active"):
+		case strings.HasPrefix(key, "spring.config.activate.on-profile"), key == "spring.profiles", strings.HasPrefix(key, "spring.profiles["):
 			return &f.all[i]
 		}
 	}

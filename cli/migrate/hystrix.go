@@ -33,6 +33,7 @@ type hystrixFile struct {
 	commands, pools map[string]map[string]entry
 	keys            []string // of commands, in the order in which they come up
 	used            map[string][]string
+	taken           map[string]bool // properties that a command has, by their keys
 }
 
 // ErrNothing is returned for a file that says nothing of the library.
@@ -40,7 +41,7 @@ var ErrNothing = errors.New("nothing to import")
 
 // Hystrix translates an application.properties (or Spring's application.yml) with Hystrix's properties.
 func Hystrix(name string, data []byte, o Options) (Result, error) {
-	f := hystrixFile{translation: &translation{Options: o, file: name}, commands: map[string]map[string]entry{}, pools: map[string]map[string]entry{}, used: map[string][]string{}}
+	f := hystrixFile{translation: &translation{Options: o, file: name}, commands: map[string]map[string]entry{}, pools: map[string]map[string]entry{}, used: map[string][]string{}, taken: map[string]bool{}}
 	entries, err := f.read(name, data)
 	if err != nil {
 		return Result{}, err
@@ -50,6 +51,8 @@ func Hystrix(name string, data []byte, o Options) (Result, error) {
 		if rest, ok := strings.CutPrefix(e.key, "hystrix."); ok {
 			found = true
 			f.take(rest, e)
+		} else if why := beside(e.key); why != "" {
+			f.note(e.line, "%s does not carry over: %s", e.key, why)
 		}
 	}
 	if !found {
@@ -65,6 +68,8 @@ func Hystrix(name string, data []byte, o Options) (Result, error) {
 	}
 	if len(f.keys) == 0 {
 		f.note(0, "the file names no command: name each by --host KEY=HOST, and it takes the defaults of the file")
+	} else {
+		f.untaken()
 	}
 	for _, pool := range sortedKeys(f.pools) {
 		f.pool(pool)
@@ -77,34 +82,91 @@ func (f *hystrixFile) take(rest string, e entry) {
 	group, rest, _ := strings.Cut(rest, ".")
 	switch group {
 	case "command":
-		key, path, ok := cutCommand(rest)
-		if !ok {
-			f.wrong(e.line, "%s: Hystrix has no such property", e.key)
-			return
-		}
-		f.put(f.commands, key, path, e)
-		if key != "default" && !slices.Contains(f.keys, key) {
-			f.keys = append(f.keys, key)
-		}
-		if why := lost[path]; why != "" {
-			f.note(e.line, "%s does not carry over: %s", e.key, why)
-		}
+		f.takeCommand(unbracketed(rest), e)
 	case "threadpool":
+		rest = unbracketed(rest)
 		i := strings.LastIndexByte(rest, '.')
-		if strings.HasSuffix(rest[:max(i, 0)], ".metrics.rollingStats") {
+		switch {
+		case strings.HasSuffix(rest[:max(i, 0)], ".metrics.rollingStats"):
 			f.note(e.line, "%s does not carry over: a command's own window is its pool's", e.key)
-			return
+		case i <= 0:
+			f.unknown(e, "")
+		default:
+			f.put(f.pools, rest[:i], rest[i+1:], e)
 		}
-		if i <= 0 {
-			f.wrong(e.line, "%s: Hystrix has no such property", e.key)
-			return
-		}
-		f.put(f.pools, rest[:i], rest[i+1:], e)
 	case "collapser":
 		f.note(e.line, "%s does not carry over: requests are not batched", e.key)
-	default:
+	case "config", "dashboard", "metrics", "plugin", "shareSecurityContext", "share-security-context", "stream", "timer":
 		f.note(e.line, "%s does not carry over: it is of the library itself", e.key)
+	default:
+		f.note(e.line, "%s does not carry over: it is of the library itself, or stands in the wrong place (hystrix.command.KEY, hystrix.threadpool.KEY)", e.key)
 	}
+}
+
+// takeCommand files a property of a command; KEY alone, with nothing, names it.
+func (f *hystrixFile) takeCommand(rest string, e entry) {
+	key, path, ok := cutCommand(rest)
+	switch {
+	case ok:
+		f.put(f.commands, key, path, e)
+	case e.value == "" && rest != "" && !slices.ContainsFunc(properties, func(p property) bool {
+		group, _, _ := strings.Cut(p.path, ".")
+		return strings.Contains(rest, "."+group)
+	}):
+		if key = rest; key != "default" {
+			f.put(f.commands, key, "", e)
+		}
+	default:
+		f.unknown(e, rest)
+		return
+	}
+	if key != "default" && !slices.Contains(f.keys, key) {
+		f.keys = append(f.keys, key)
+	}
+	switch why := lost[path]; {
+	case why != "":
+		f.note(e.line, "%s does not carry over: %s", e.key, why)
+	case path == poolOverride && key == "default":
+		f.note(e.line, "%s does not carry over: it is of single commands only, in Hystrix too", e.key)
+	}
+}
+
+// unknown says that a property is none, and how it is spelt where only its spelling is at fault: Hystrix has none of Spring's freedom.
+func (f *hystrixFile) unknown(e entry, rest string) {
+	for _, p := range properties {
+		if strings.HasSuffix(bare(rest), "."+bare(p.path)) {
+			f.wrong(e.line, "%s: Hystrix has no such property, it is spelt %s", e.key, p.path)
+			return
+		}
+	}
+	f.wrong(e.line, "%s: Hystrix has no such property", e.key)
+}
+
+// unbracketed is KEY.property of [KEY].property, which Spring allows for keys with special characters.
+func unbracketed(rest string) string {
+	if inner, ok := strings.CutPrefix(rest, "["); ok {
+		if key, path, ok := strings.Cut(inner, "]"); ok {
+			return key + path
+		}
+	}
+	return rest
+}
+
+// beside says what becomes of a property of another library that decides with Hystrix's; empty where it is nothing to do with it.
+func beside(key string) string {
+	key = bare(key)
+	starts := func(prefixes ...string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) })
+	}
+	switch {
+	case starts("feign.hystrix.", "feign.circuitbreaker.", "spring.cloud.circuitbreaker.", "spring.cloud.openfeign.circuitbreaker."):
+		return "every request to a host with a CircuitBreaker goes through it"
+	case starts("zuul.ribbonisolationstrategy", "zuul.threadpool.", "zuul.semaphore."), starts("zuul.") && strings.Contains(key, ".semaphore."):
+		return "bound the requests under way by execution.isolation of the CircuitBreaker"
+	case starts("ribbon."), strings.Contains(key, ".ribbon."):
+		return "timeouts and retries are a VirtualService's, balancing and connections a DestinationRule's"
+	}
+	return ""
 }
 
 func (f *hystrixFile) put(to map[string]map[string]entry, key, path string, e entry) {
@@ -132,17 +194,42 @@ func cutCommand(rest string) (key, path string, ok bool) {
 
 // lookup finds a property as Hystrix does: the command's own, else the default's.
 func (f *hystrixFile) lookup(of map[string]map[string]entry, key, path string) (entry, bool) {
-	if e, ok := of[key][path]; ok {
-		return e, true
+	e, ok := of[key][path]
+	if !ok {
+		e, ok = of["default"][path]
 	}
-	e, ok := of["default"][path]
+	f.taken[e.key] = true
 	return e, ok
+}
+
+// untaken names the defaults that no command of the file has, and what decides nothing in Hystrix either.
+func (f *hystrixFile) untaken() {
+	for path, e := range f.commands["default"] {
+		if _, said := lost[path]; !said && !f.taken[e.key] {
+			f.note(e.line, "%s carries over to no command that the file names", e.key)
+		}
+	}
+	for pool, all := range f.pools {
+		for property, e := range all {
+			switch {
+			case f.taken[e.key] || poolDefaults[property] == "":
+			case len(f.used[pool]) == 0 && pool != "default": // the pool is named as a whole
+			case property == "maximumSize" && len(f.used) > 0:
+				f.note(e.line, "%s does not carry over: without allowMaximumSizeToDivergeFromCoreSize it decides nothing, in Hystrix too", e.key)
+			case property == "queueSizeRejectionThreshold" && len(f.used) > 0:
+				f.note(e.line, "%s does not carry over: without a maxQueueSize it decides nothing, in Hystrix too", e.key)
+			default:
+				f.note(e.line, "%s carries over to no command that the file names", e.key)
+			}
+		}
+	}
 }
 
 // command translates one command.
 func (f *hystrixFile) command(key string) {
+	const semaphore = "execution.isolation.semaphore.maxConcurrentRequests"
 	b := breaker{key: key, hystrix: config.HystrixDefaults()}
-	strategy := "THREAD"
+	strategy := f.strategy(key)
 	for _, e := range f.commands[key] {
 		if b.line == 0 || e.line < b.line {
 			b.line = e.line
@@ -150,18 +237,14 @@ func (f *hystrixFile) command(key string) {
 	}
 	from := map[string]entry{}
 	for _, p := range properties {
+		if p.path == isolation || p.path == semaphore && strategy == "THREAD" {
+			continue
+		}
 		e, ok := f.lookup(f.commands, key, p.path)
 		if !ok {
 			continue
 		}
 		from[p.path] = e
-		if p.path == "execution.isolation.strategy" {
-			if strategy = strings.ToUpper(e.value); strategy != "THREAD" && strategy != "SEMAPHORE" {
-				f.wrong(e.line, "%s: %q is neither THREAD nor SEMAPHORE; THREAD is taken", e.key, e.value)
-				strategy = "THREAD"
-			}
-			continue
-		}
 		if err := set(p.of(&b.hystrix), e.value); err != nil {
 			f.wrong(e.line, "%s: %v; the default is taken", e.key, err)
 		}
@@ -177,7 +260,6 @@ func (f *hystrixFile) command(key string) {
 		}
 		f.wrong(e.line, "%s: %s: %s; the defaults are taken", key, path, message)
 	})
-	const semaphore = "execution.isolation.semaphore.maxConcurrentRequests"
 	if strategy == "THREAD" {
 		if e, ok := f.commands[key][semaphore]; ok {
 			f.note(e.line, "%s does not carry over: with the strategy THREAD, its pool bounds the command", e.key)
@@ -185,6 +267,21 @@ func (f *hystrixFile) command(key string) {
 		f.bound(&b)
 	}
 	f.all = append(f.all, b)
+}
+
+const isolation = "execution.isolation.strategy"
+
+// strategy is THREAD or SEMAPHORE.
+func (f *hystrixFile) strategy(key string) string {
+	e, ok := f.lookup(f.commands, key, isolation)
+	switch strategy := strings.ToUpper(e.value); {
+	case !ok:
+	case strategy != "THREAD" && strategy != "SEMAPHORE":
+		f.wrong(e.line, "%s: %q is neither THREAD nor SEMAPHORE; THREAD is taken", e.key, e.value)
+	default:
+		return strategy
+	}
+	return "THREAD"
 }
 
 // bound makes the bound of a command's thread pool one of its semaphore: so much ran or waited at once.
@@ -237,13 +334,19 @@ func (f *hystrixFile) pool(name string) {
 		case property == "keepAliveTimeMinutes":
 			f.note(e.line, "%s does not carry over: there are no threads", e.key)
 		case poolDefaults[property] == "":
-			f.wrong(e.line, "%s: Hystrix has no such property", e.key)
+			spelling := ""
+			for spelt := range poolDefaults {
+				if bare(spelt) == bare(property) {
+					spelling = ", it is spelt " + spelt
+				}
+			}
+			f.wrong(e.line, "%s: Hystrix has no such property%s", e.key, spelling)
 		}
 	}
 	switch {
 	case name == "default":
 	case len(shared) == 0:
-		f.note(first, "the pool %s carries over to no command: none has its name or names it by %s", name, poolOverride)
+		f.note(first, "the pool %s (%s) carries over to no command: none has its name or names it by %s", name, strings.Join(sortedKeys(f.pools[name]), ", "), poolOverride)
 	case len(shared) > 1:
 		f.note(first, "the pool %s was shared by %s: each of them may have so many requests at once now", name, strings.Join(shared, ", "))
 	}

@@ -20,7 +20,8 @@ type resilienceFile struct {
 	*translation
 	// modules have the properties of configs and instances, by module: "circuitbreaker", "bulkhead", ...
 	modules   map[string]*module
-	instances []string // of all modules that carry over, in the order in which they come up
+	instances []string        // of all modules that carry over, in the order in which they come up
+	taken     map[string]bool // properties that an instance has, by their keys
 }
 
 // module is one of resilience4j's, with its properties by the name of the config or instance, and then by their plain name.
@@ -38,7 +39,7 @@ var elsewhere = map[string]string{
 
 // Resilience4j translates an application.yml (or application.properties) with resilience4j's properties.
 func Resilience4j(name string, data []byte, o Options) (Result, error) {
-	f := resilienceFile{translation: &translation{Options: o, file: name}, modules: map[string]*module{}}
+	f := resilienceFile{translation: &translation{Options: o, file: name}, modules: map[string]*module{}, taken: map[string]bool{}}
 	entries, err := f.read(name, data)
 	if err != nil {
 		return Result{}, err
@@ -48,6 +49,9 @@ func Resilience4j(name string, data []byte, o Options) (Result, error) {
 	for _, e := range entries {
 		rest, ok := strings.CutPrefix(e.key, "resilience4j.")
 		if !ok {
+			if why := beside(e.key); why != "" {
+				f.note(e.line, "%s does not carry over: %s", e.key, why)
+			}
 			continue
 		}
 		found = true
@@ -66,8 +70,23 @@ func Resilience4j(name string, data []byte, o Options) (Result, error) {
 	}
 	if len(f.instances) == 0 {
 		f.note(0, "the file names no instance: name each by --host KEY=HOST, and it takes the defaults of the file")
+	} else {
+		f.untaken()
 	}
 	return f.result(), nil
+}
+
+// untaken names what only instances would have that the file does not name.
+func (f *resilienceFile) untaken() {
+	for _, m := range f.modules {
+		for _, properties := range m.configs {
+			for _, e := range properties {
+				if !f.taken[e.key] {
+					f.note(e.line, "%s carries over to no instance that the file names", e.key)
+				}
+			}
+		}
+	}
 }
 
 // take files one property.
@@ -83,6 +102,9 @@ func (f *resilienceFile) take(rest string, e entry, told map[string]bool) {
 	}
 	group, rest, _ := strings.Cut(rest, ".")
 	i := strings.LastIndexByte(rest, '.')
+	if i < 0 && rest != "" && e.value == "" && slices.Contains(carried, name) && (group == "instances" || group == "backends") { // it has the defaults
+		i, rest = len(rest), rest+"."
+	}
 	if !slices.Contains(carried, name) || i <= 0 || !slices.Contains([]string{"configs", "instances", "backends"}, group) {
 		f.note(e.line, "%s does not carry over: it is of the library itself", e.key)
 		return
@@ -101,8 +123,13 @@ func (f *resilienceFile) take(rest string, e entry, told map[string]bool) {
 	if to[key] == nil {
 		to[key] = map[string]entry{}
 	}
-	property, _, _ := strings.Cut(rest[i+1:], "[")
-	to[key][bare(property)] = e
+	property, _, list := strings.Cut(rest[i+1:], "[")
+	if list {
+		e.key, _, _ = strings.Cut(e.key, "[")
+	}
+	if _, known := to[key][bare(property)]; !(list && known) { // a list is named where it begins
+		to[key][bare(property)] = e
+	}
 }
 
 // bare is a name of Spring's without what it may be written with or without: failure-rate-threshold, failureRateThreshold.
@@ -124,6 +151,7 @@ func (f *resilienceFile) of(name, key string) (map[string]entry, bool) {
 	seen := map[string]bool{}
 	for at := own; ; {
 		base, e := "default", at["baseconfig"]
+		f.taken[e.key] = true
 		if e.key != "" {
 			base = e.value
 		}
@@ -132,6 +160,9 @@ func (f *resilienceFile) of(name, key string) (map[string]entry, bool) {
 			base = "default"
 		}
 		if seen[base] {
+			for _, e := range out {
+				f.taken[e.key] = f.taken[e.key] || ok || f.asked(key)
+			}
 			return out, ok
 		}
 		seen[base], at = true, m.configs[base]
@@ -141,6 +172,12 @@ func (f *resilienceFile) of(name, key string) (map[string]entry, bool) {
 			}
 		}
 	}
+}
+
+// asked says that --host names an instance.
+func (f *resilienceFile) asked(key string) bool {
+	_, is := f.Hosts[key]
+	return is
 }
 
 // instance translates what all modules say of one name.
@@ -155,8 +192,7 @@ func (f *resilienceFile) instance(key string) {
 			}
 		}
 	}
-	_, asked := f.Hosts[key]
-	f.circuit(&b, asked)
+	f.circuit(&b, f.asked(key))
 	f.limits(&b)
 	settle(&b.hystrix, func(path, message string) {
 		f.wrong(b.line, "%s: %s: %s; the defaults are taken", key, path, message)
@@ -249,9 +285,9 @@ var limitsLost = map[string]string{
 	"contextpropagators":        "there are no threads",
 }
 
-// read are the properties that do carry over.
+// read are the properties that do carry over; the empty one is an instance's name alone.
 var read = []string{
-	"baseconfig", "failureratethreshold", "minimumnumberofcalls", "waitdurationinopenstate", "slidingwindowtype", "slidingwindowsize", "initialstate",
+	"", "baseconfig", "failureratethreshold", "minimumnumberofcalls", "waitdurationinopenstate", "slidingwindowtype", "slidingwindowsize", "initialstate",
 	"maxconcurrentcalls", "maxthreadpoolsize", "corethreadpoolsize", "queuecapacity", "timeoutduration",
 }
 
