@@ -108,6 +108,7 @@ func New(objects []*config.Object, o Options) (*Mesh, []config.Finding) {
 	m.readDestinationRules(objects, r)
 	m.readBreakers(objects, r)
 	m.readRateLimits(objects)
+	m.readRatePolicies(objects, r)
 	m.readBackendTLS(objects, r)
 	m.readTrafficPolicies(objects, r)
 	m.readVirtualServices(objects, r)

@@ -14,8 +14,9 @@ import (
 type rateLimit struct {
 	object  *config.Object
 	spec    *config.RateLimit
-	host    string // of those for clients
-	gateway string // namespace/name, of those for gateways
+	host    string        // of those for clients
+	gateway string        // namespace/name, of those for gateways
+	server  *policyServer // of Linkerd's
 	model   model.RateLimit
 }
 
@@ -83,6 +84,12 @@ func (l *rateLimit) at(port int) bool { return l.spec.Port == 0 || l.spec.Port =
 func (m *Mesh) inboundLimits(w *workload, port int) []string {
 	var names []string
 	for _, l := range m.rates {
+		if l.server != nil {
+			if l.server.takes(w, port) {
+				names = append(names, l.model.Name)
+			}
+			continue
+		}
 		if l.host == "" && l.gateway == "" && l.at(port) && l.chooses(m, w.Namespace, w.Labels) && !m.counts(l, w, port) {
 			names = append(names, l.model.Name)
 		}
@@ -163,6 +170,8 @@ func (m *Mesh) checkRateLimits(r *report) {
 	for _, l := range m.rates {
 		m.checkShared(l, r)
 		switch {
+		case l.server != nil:
+			m.checkPolicyLimit(l, r)
 		case l.gateway != "":
 			m.checkGatewayLimit(l, r)
 		case l.host != "":

@@ -23,7 +23,11 @@ func showLimits(t *testing.T, b *strings.Builder, s *model.Snapshot) {
 		l := &s.RateLimits[i]
 		fmt.Fprintf(b, "%s paths=%v methods=%v dryRun=%t headers=%q grpc=%d keys=%d %s:%d\n", l.Name, l.Paths, l.Methods, l.DryRun, l.Headers, l.GRPC, l.Keys, l.Origin.File, l.Origin.Line)
 		for _, x := range l.Limits {
-			fmt.Fprintf(b, "  %d per %v, %d at once, by %+v\n", x.Requests, x.Per, x.Burst, x.By)
+			fmt.Fprintf(b, "  %d per %v, %d at once, by %+v", x.Requests, x.Per, x.Burst, x.By)
+			if len(x.Only)+len(x.Except) > 0 {
+				fmt.Fprintf(b, ", only %v, except %v", x.Only, x.Except)
+			}
+			b.WriteByte('\n')
 		}
 		if q := l.Shared; q != nil {
 			there := slices.ContainsFunc(s.Clusters, func(c model.Cluster) bool { return c.Name == q.Cluster })

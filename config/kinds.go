@@ -86,7 +86,9 @@ var kinds = map[[2]string]*kind{
 	{groupSplit, "TrafficSplit"}:   {versions: []string{"v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"}, decode: decodeTrafficSplit, check: checks(checkTrafficSplit)},
 	{groupSpecs, "HTTPRouteGroup"}: {versions: []string{"v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"}, decode: decodeHTTPRouteGroup, check: checks(checkHTTPRouteGroup)},
 
-	{groupProfiles, "ServiceProfile"}: {versions: []string{"v1alpha2"}, decode: decodeServiceProfile, check: checks(checkServiceProfile)},
+	{groupLinkerd, "Server"}:                   {versions: []string{"v1beta3", "v1beta2", "v1beta1"}, decode: decodeLinkerdServer, check: checks(checkLinkerdServer)},
+	{groupLinkerd, "HTTPLocalRateLimitPolicy"}: {versions: []string{"v1alpha1"}, decode: decodeLinkerdRateLimit, check: checks(checkLinkerdRateLimit)},
+	{groupProfiles, "ServiceProfile"}:          {versions: []string{"v1alpha2"}, decode: decodeServiceProfile, check: checks(checkServiceProfile)},
 
 	{groupOutrider, "CircuitBreaker"}: {versions: []string{"v1alpha1"}, decode: decodeCircuitBreaker, defaults: on(defaultCircuitBreaker), check: checks(checkCircuitBreaker)},
 	{groupOutrider, "RateLimit"}:      {versions: []string{"v1alpha1"}, decode: decodeRateLimit, defaults: on(defaultRateLimit), check: checks(checkRateLimit)},
@@ -105,24 +107,22 @@ var laterKinds = map[[2]string]struct {
 	effect string
 	guard  bool
 }{
-	{groupSecurity, "PeerAuthentication"}:      {"mutual TLS is neither required nor offered: plaintext is accepted whatever the mode says", true},
-	{groupSecurity, "AuthorizationPolicy"}:     {"no request is denied by it: everything that it would refuse is let through", true},
-	{groupSecurity, "RequestAuthentication"}:   {"no token is verified: requests with invalid tokens are let through", true},
-	{groupAccess, "TrafficTarget"}:             {"no request is denied by it: everything that it would refuse is let through", true},
-	{groupLinkerd, "Server"}:                   {"no request is denied by it: everything that it would refuse is let through", true},
-	{groupLinkerd, "ServerAuthorization"}:      {"no request is denied by it: everything that it would refuse is let through", true},
-	{groupLinkerd, "AuthorizationPolicy"}:      {"no request is denied by it: everything that it would refuse is let through", true},
-	{groupLinkerd, "MeshTLSAuthentication"}:    {"no client is authenticated by it", true},
-	{groupLinkerd, "NetworkAuthentication"}:    {"no client is authenticated by it", true},
-	{groupLinkerd, "HTTPLocalRateLimitPolicy"}: {"no request is limited by it", true},
-	{groupLinkerd, "EgressNetwork"}:            {"no request is denied by it", true},
-	{groupTelemetry, "Telemetry"}:              {"metrics, traces and access logs stay as they are by default", false},
-	{groupIstio, "ProxyConfig"}:                {"sidecars keep their defaults", false},
-	{groupGateway, "UDPRoute"}:                 {"datagrams are not carried", false},
-	{groupGateway, "ListenerSet"}:              {"its listeners are not opened", false},
-	{groupSpecs, "TCPRoute"}:                   {"connections go to the service that they name", false},
-	{groupSpecs, "UDPRoute"}:                   {"datagrams are not carried", false},
-	{groupLinkerd, "HTTPRoute"}:                {"requests do not follow it; write it as gateway.networking.k8s.io HTTPRoute", false},
+	{groupSecurity, "PeerAuthentication"}:    {"mutual TLS is neither required nor offered: plaintext is accepted whatever the mode says", true},
+	{groupSecurity, "AuthorizationPolicy"}:   {"no request is denied by it: everything that it would refuse is let through", true},
+	{groupSecurity, "RequestAuthentication"}: {"no token is verified: requests with invalid tokens are let through", true},
+	{groupAccess, "TrafficTarget"}:           {"no request is denied by it: everything that it would refuse is let through", true},
+	{groupLinkerd, "ServerAuthorization"}:    {"no request is denied by it: everything that it would refuse is let through", true},
+	{groupLinkerd, "AuthorizationPolicy"}:    {"no request is denied by it: everything that it would refuse is let through", true},
+	{groupLinkerd, "MeshTLSAuthentication"}:  {"no client is authenticated by it", true},
+	{groupLinkerd, "NetworkAuthentication"}:  {"no client is authenticated by it", true},
+	{groupLinkerd, "EgressNetwork"}:          {"no request is denied by it", true},
+	{groupTelemetry, "Telemetry"}:            {"metrics, traces and access logs stay as they are by default", false},
+	{groupIstio, "ProxyConfig"}:              {"sidecars keep their defaults", false},
+	{groupGateway, "UDPRoute"}:               {"datagrams are not carried", false},
+	{groupGateway, "ListenerSet"}:            {"its listeners are not opened", false},
+	{groupSpecs, "TCPRoute"}:                 {"connections go to the service that they name", false},
+	{groupSpecs, "UDPRoute"}:                 {"datagrams are not carried", false},
+	{groupLinkerd, "HTTPRoute"}:              {"requests do not follow it; write it as gateway.networking.k8s.io HTTPRoute", false},
 }
 
 // otherKinds are Kubernetes' own kinds in groups that the mesh reads: known, and of no use here.

@@ -1,6 +1,9 @@
 package e2e
 
-import "testing"
+import (
+	"sync/atomic"
+	"testing"
+)
 
 // A ServiceProfile's routes decide what is sent again, its classes what is a failure, and its budget how often, through a whole
 // mesh; it comes before the service's annotations.
@@ -89,4 +92,35 @@ spec:
 	m.await("three retries refused", func() bool {
 		return m.total("outrider_retries_abandoned_total", `reason="budget"`, `destination_service="web.default.svc.cluster.local"`) >= 3
 	})
+}
+
+// An HTTPLocalRateLimitPolicy holds at the workload's own sidecar, for the port that its Server names.
+func TestLocalRateLimitPolicy(t *testing.T) {
+	m := up(t, versions(1)+`---
+apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: web}
+spec: {podSelector: {matchLabels: {app: web}}, port: 8080}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: HTTPLocalRateLimitPolicy
+metadata: {name: web}
+spec:
+  targetRef: {group: policy.linkerd.io, kind: Server, name: web}
+  identity: {requestsPerSecond: 1}
+`)
+	var refused atomic.Pointer[answer]
+	m.await("one of many at once is refused", func() bool {
+		m.crowd(t, 20, func(int) error {
+			a, err := m.try("GET", "http://web/")
+			if err == nil && a.Status == 429 {
+				refused.Store(a)
+			}
+			return err
+		})
+		return refused.Load() != nil
+	})
+	if a := refused.Load(); a.Header.Get("X-Outrider-Reason") != "rate_limited" || a.Header.Get("Retry-After") != "1" || a.Header.Get("Ratelimit-Limit") != "1" {
+		t.Errorf("the refusal says %v", a.Header)
+	}
 }

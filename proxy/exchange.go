@@ -112,7 +112,7 @@ type exchange struct {
 	routes          route.Scratch
 	edits           policy.Scratch
 	hash            balance.Scratch
-	who             []byte // calls, where a rate limit may ask
+	who, account    []byte // calls, where a rate limit may ask
 	joined          []byte // values of fields, for rate limits
 	quota           quota
 	added           *message.Head // to the answer, by a rate limit service
@@ -155,6 +155,7 @@ func putExchange(x *exchange) {
 		req: x.req, res: x.res, trailers: x.trailers,
 		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash, bell: x.bell, who: x.who[:0], joined: x.joined[:0],
 		original: x.original[:0], text: x.text[:0],
+		account: x.account[:0],
 		down: outflow{out: x.down.out[:0]}, picked: x.picked[:0], turn: x.turn,
 	}
 	exchanges.Put(x)
@@ -276,7 +277,7 @@ func (x *exchange) match() bool {
 	if x.b.spec.Direction == model.Inbound {
 		if m.Found && m.Rule.limits != nil {
 			header, _ := x.req.Get(message.XOutriderPeer)
-			x.who = append(x.who[:0], callerOf(header)...)
+			x.who, x.account = append(x.who[:0], callerOf(header)...), appendAccount(x.account[:0], header)
 		}
 		x.identify()
 	}

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +37,8 @@ type tokenLimit struct {
 	ids     []message.ID // of the headers in spec.By
 	one     *limit.Bucket
 	buckets *limit.Buckets
+	// only and except are accounts; nil where spec's are.
+	only, except map[string]bool
 }
 
 // newRateLimit resolves s over the clusters of a generation. Limits that before, which may be nil, has as well go on with the tokens that they have.
@@ -62,14 +66,15 @@ func newRateLimit(s *model.RateLimit, before *rateLimit, clusters map[string]*up
 }
 
 func (t *tokenLimit) same(s *model.TokenLimit, keys int) bool {
-	return t.keys == keys && t.spec.Requests == s.Requests && t.spec.Per == s.Per && t.spec.Burst == s.Burst && slices.Equal(t.spec.By, s.By)
+	return t.keys == keys && t.spec.Requests == s.Requests && t.spec.Per == s.Per && t.spec.Burst == s.Burst && slices.Equal(t.spec.By, s.By) &&
+		slices.Equal(t.spec.Only, s.Only) && slices.Equal(t.spec.Except, s.Except)
 }
 
 func newTokenLimit(s model.TokenLimit, keys int) (t *tokenLimit, err error) {
 	if s.Requests < 1 || s.Per <= 0 {
 		return nil, fmt.Errorf("%d requests per %v are no rate", s.Requests, time.Duration(s.Per))
 	}
-	t = &tokenLimit{spec: s, keys: keys}
+	t = &tokenLimit{spec: s, keys: keys, only: setOf(s.Only), except: setOf(s.Except)}
 	for _, by := range s.By {
 		t.ids = append(t.ids, message.IdentifyString(by.Header))
 	}
@@ -80,6 +85,22 @@ func newTokenLimit(s model.TokenLimit, keys int) (t *tokenLimit, err error) {
 		t.buckets, err = limit.NewBuckets(s.Burst, fill, interval, keys)
 	}
 	return t, err
+}
+
+func setOf(names []string) map[string]bool {
+	if len(names) == 0 {
+		return nil
+	}
+	set := map[string]bool{}
+	for _, n := range names {
+		set[n] = true
+	}
+	return set
+}
+
+// concerns says whether t is for the caller.
+func (t *tokenLimit) concerns(x *exchange) bool {
+	return (t.only == nil || t.only[string(x.account)]) && (t.except == nil || !t.except[string(x.account)])
 }
 
 // covers says whether something that is for these methods and paths, each exact or a prefix that ends in *, is for r. None of
@@ -107,6 +128,8 @@ func (t *tokenLimit) bucket(x *exchange, now int64) *limit.Bucket {
 		switch by := &t.spec.By[i]; {
 		case by.Identity:
 			key = append(key, x.who...)
+		case by.Account:
+			key = append(key, x.account...)
 		case by.SourceIP:
 			key = x.conn.remote.Addr().AppendTo(key)
 		default:
@@ -149,7 +172,7 @@ func (x *exchange) ration(limits []*rateLimit) bool {
 		case facts.OK:
 			l.counts.allowed.Add(1)
 			n += taken
-			if l.spec.Headers == "always" && (!x.quota.told || facts.Remaining < x.quota.facts.Remaining) {
+			if l.spec.Headers == "always" && taken > 0 && (!x.quota.told || facts.Remaining < x.quota.facts.Remaining) {
 				x.quota = quota{facts: facts, told: true}
 			}
 		case l.spec.DryRun:
@@ -175,7 +198,11 @@ func (x *exchange) ration(limits []*rateLimit) bool {
 // take takes a token from each bucket of l, or none, and returns the facts of the one that has the fewest left, or none.
 // What it took is in held, as far as there is room.
 func (l *rateLimit) take(x *exchange, now int64, held []*limit.Bucket) (least limit.Facts, taken int) {
-	for i, t := range l.limits {
+	least.OK, least.Remaining = true, math.MaxInt
+	for _, t := range l.limits {
+		if !t.concerns(x) {
+			continue
+		}
 		b := t.bucket(x, now)
 		f := b.Take(now)
 		if !f.OK {
@@ -188,7 +215,7 @@ func (l *rateLimit) take(x *exchange, now int64, held []*limit.Bucket) (least li
 			held[taken] = b
 			taken++
 		}
-		if i == 0 || f.Remaining < least.Remaining {
+		if f.Remaining < least.Remaining {
 			least = f
 		}
 	}
@@ -227,6 +254,17 @@ func (x *exchange) tellQuota(f limit.Facts) {
 }
 
 var quotaFields = [...]string{"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
+
+// appendAccount appends the account that x-outrider-peer names, as namespace/name; nothing where it names none.
+func appendAccount(dst, header []byte) []byte {
+	namespace, rest, _ := bytes.Cut(header, []byte{';'})
+	_, rest, _ = bytes.Cut(rest, []byte{';'})
+	account, _, _ := bytes.Cut(rest, []byte{';'})
+	if len(account) == 0 {
+		return dst
+	}
+	return append(append(append(dst, namespace...), '/'), account...)
+}
 
 // callerOf is the workload that x-outrider-peer names: its namespace and name.
 func callerOf(header []byte) []byte {

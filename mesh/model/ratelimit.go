@@ -30,12 +30,17 @@ type TokenLimit struct {
 	Per      Duration  `json:"per"`
 	Burst    int       `json:"burst"` // let through at once
 	By       []RateKey `json:"by,omitempty"`
+	// Only and Except narrow it to callers by their accounts, "namespace/name": to these alone, or to all others.
+	Only   []string `json:"only,omitempty"`
+	Except []string `json:"except,omitempty"`
 }
 
 // RateKey is what of a request tells buckets apart; one is set.
 type RateKey struct {
 	// Identity is the calling workload, as its sidecar introduces it.
-	Identity bool   `json:"identity,omitempty"`
+	Identity bool `json:"identity,omitempty"`
+	// Account is the calling workload's ServiceAccount, as its sidecar introduces it.
+	Account  bool   `json:"account,omitempty"`
 	SourceIP bool   `json:"sourceIP,omitempty"` // of the connection
 	Header   string `json:"header,omitempty"`   // lower case
 }
