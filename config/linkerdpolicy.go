@@ -71,7 +71,9 @@ func checkLinkerdServer(c *checker, s *LinkerdServer) {
 	} else {
 		c.required(s.Port.StrVal != "", "spec.port", "write a container port's number or name")
 	}
-	c.warn(idLaterGuard, "", "Server denies nothing yet: everything that its accessPolicy and authorization policies would refuse is let through", "do not rely on it here")
+	if s.AccessPolicy != "all-unauthenticated" && s.AccessPolicy != "audit" { // which let everything through
+		c.warn(idLaterGuard, "", "Server denies nothing yet: everything that its accessPolicy and authorization policies would refuse is let through", "do not rely on it here")
+	}
 	if s.ProxyProtocol != "" && s.ProxyProtocol != "unknown" {
 		c.warn(idLater, "spec.proxyProtocol", "proxyProtocol has no effect yet: a port's protocol is that of its Service", "name the Service's port after its protocol, such as http or grpc")
 	}
