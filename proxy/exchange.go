@@ -156,7 +156,7 @@ func putExchange(x *exchange) {
 		out: x.out[:0], spare: x.spare[:0], rand: x.rand, routes: x.routes, edits: x.edits, hash: x.hash, bell: x.bell, who: x.who[:0], joined: x.joined[:0],
 		original: x.original[:0], text: x.text[:0],
 		account: x.account[:0],
-		down: outflow{out: x.down.out[:0]}, picked: x.picked[:0], turn: x.turn,
+		down:    outflow{out: x.down.out[:0]}, picked: x.picked[:0], turn: x.turn,
 	}
 	exchanges.Put(x)
 }
