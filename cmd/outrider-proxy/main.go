@@ -18,6 +18,9 @@ FILE is what 'outrider compile' prints; changes of it take effect while the prox
 `
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "run" {
+		slacken()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
