@@ -194,7 +194,7 @@ func (m *mesh) tcp(metric, reporter, service string, more ...string) int64 {
 // agreed waits until both sides have counted the same, as they do when all connections are closed, and returns it.
 func (m *mesh) agreed(metric, service string) int64 {
 	m.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		m.scraped()
 		source, destination := m.tcp(metric, "source", service), m.tcp(metric, "destination", service)
 		if source == destination {
@@ -211,7 +211,7 @@ func (m *mesh) agreed(metric, service string) int64 {
 func (m *mesh) awaitTCP(metric, service string, want int64) {
 	m.t.Helper()
 	last := map[string]int64{}
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		m.scraped()
 		for _, reporter := range []string{"source", "destination"} {
 			last[reporter] = m.tcp(metric, reporter, service)

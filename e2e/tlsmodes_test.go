@@ -303,9 +303,10 @@ func TestTLSUpstreams(t *testing.T) {
 		_ = c.Close()
 	}
 	for reason := range want {
-		if got := m.value(`sum(outrider_tls_handshakes_total{side="client",result="` + reason + `"})`); got < 1 {
-			t.Errorf("%v handshakes are counted as %s", got, reason)
-		}
+		m.await("handshakes are counted as "+reason, func() bool {
+			m.scraped()
+			return m.value(`sum(outrider_tls_handshakes_total{side="client",result="`+reason+`"})`) >= 1
+		})
 	}
 	for _, line := range []string{"one of subjectAltNames other.example is required", "certificate signed by unknown authority"} {
 		if !strings.Contains(said.String(), line) {
