@@ -24,6 +24,7 @@ const (
 	accrualMode     = "balancer.linkerd.io/failure-accrual"
 	accrualPrefix   = accrualMode + "-consecutive-"
 	balancerAlpha   = "balancer.alpha.linkerd.io/"
+	accrualRate     = balancerAlpha + "failure-accrual-success-rate-"
 )
 
 // linkerdRoute is what Linkerd's annotations say of an object's routes. A route with any of them follows none of its Service's.
@@ -238,6 +239,10 @@ func failureAccrual(o *config.Object, r *report) *model.Accrual {
 	mode, ok := o.Annotations[accrualMode]
 	for _, name := range sortedKeys(o.Annotations) {
 		switch {
+		case strings.HasPrefix(name, accrualRate):
+			if mode != "unified" {
+				r.warn(o, ineffective, annotation(name), "write "+accrualMode+": unified, or remove it", "%s has no effect without %s: unified", name, accrualMode)
+			}
 		case strings.HasPrefix(name, balancerAlpha):
 			a.without(name)
 		case !ok && strings.HasPrefix(name, accrualPrefix):
@@ -247,11 +252,8 @@ func failureAccrual(o *config.Object, r *report) *model.Accrual {
 	switch {
 	case !ok:
 		return nil
-	case mode == "unified":
-		r.warn(o, noEffect, annotation(accrualMode), "write consecutive, or keep it for a version that has it", "failure accrual of mode unified has no effect yet: no endpoint rests")
-		return nil
-	case mode != "consecutive":
-		a.bad(accrualMode, "write consecutive", "%q is no mode of failure accrual", mode)
+	case mode != "consecutive" && mode != "unified":
+		a.bad(accrualMode, "write consecutive or unified", "%q is no mode of failure accrual", mode)
 		return nil
 	}
 	out := &model.Accrual{MaxFailures: 7, MinPenalty: model.Duration(time.Second), MaxPenalty: model.Duration(time.Minute), Jitter: 0.5}
@@ -275,12 +277,42 @@ func failureAccrual(o *config.Object, r *report) *model.Accrual {
 		r.error(o, badValue, annotation(accrualMode), "write a max-penalty above 0 that is not below min-penalty", "penalties from %s to %s are none; no endpoint rests", out.MinPenalty, out.MaxPenalty)
 		return nil
 	}
-	if out.MaxFailures == 0 {
+	if mode == "unified" {
+		out.Rate = a.accrualRate()
+	}
+	if out.MaxFailures == 0 && (out.Rate == nil || out.Rate.Threshold == 0) {
 		r.error(o, badValue, annotation(accrualPrefix+"max-failures"), "write 1 or more", "0 failures are none; no endpoint rests")
 		return nil
 	}
 	at := origin(o, annotation(accrualMode), "")
 	out.Origin = &at
+	return out
+}
+
+// accrualRate is what the mode unified adds, with Linkerd's defaults for what is not written or not valid.
+func (a annotated) accrualRate() *model.AccrualRate {
+	out := &model.AccrualRate{Threshold: 0.8, Window: model.Duration(10 * time.Second), MinRequests: 5}
+	if text, ok := a.Annotations[accrualRate+"threshold"]; ok {
+		if f, err := strconv.ParseFloat(text, 64); err == nil && f >= 0 && f <= 1 {
+			out.Threshold = f
+		} else {
+			a.bad(accrualRate+"threshold", "write a number from 0 to 1, such as 0.8", "%q is no share", text)
+		}
+	}
+	if d := a.duration(accrualRate + "window"); d != nil {
+		if *d >= model.Duration(10*time.Millisecond) {
+			out.Window = *d
+		} else {
+			a.bad(accrualRate+"window", "write 10ms or more", "%s is too short a window", *d)
+		}
+	}
+	if n, ok := a.number(accrualRate + "min-requests"); ok {
+		if n <= 1_000_000 {
+			out.MinRequests = uint32(n)
+		} else {
+			a.bad(accrualRate+"min-requests", "write 1000000 or less", "%d requests are too many", n)
+		}
+	}
 	return out
 }
 

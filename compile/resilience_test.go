@@ -117,6 +117,9 @@ func protectionText(c *model.Cluster) string {
 	}
 	if a := c.Accrual; a != nil {
 		out += fmt.Sprintf(" accrual{%d %s..%s jitter=%g <%s>}", a.MaxFailures, a.MinPenalty, a.MaxPenalty, a.Jitter, originText(*a.Origin))
+		if a.Rate != nil {
+			out += fmt.Sprintf(" rate{%g in %s of %d}", a.Rate.Threshold, a.Rate.Window, a.Rate.MinRequests)
+		}
 	}
 	if c.Kind == model.Listed && c.Panic != 50 {
 		out += fmt.Sprintf(" panic=%d", c.Panic)

@@ -128,7 +128,7 @@ func (x *exchange) fallBack(v verdict) verdict {
 // release reports to the breaker how the exchange ended at t, where that was not done before, and gives back what it holds.
 func (x *exchange) release(t int64) {
 	if x.accruing {
-		x.accrued(x.outcome != passed || accrualFailure(x.grpcStatus))
+		x.accrued(x.outcome != passed || accrualFailure(x.grpcStatus), x.grpcStatus == exhausted)
 	}
 	if x.breaker == nil {
 		return
@@ -182,18 +182,22 @@ func (x *exchange) accrue(v verdict) {
 	case v == over || v == failed && x.failure.fate == unhandled:
 		x.unprobed()
 	case v == failed:
-		x.accrued(true)
+		x.accrued(true, false)
 	case x.grpc && x.res.Status == 200 && grpcStatus(&x.res.Head) < 0:
 		x.accruing = true
 	case x.grpc && x.res.Status == 200:
-		x.accrued(accrualFailure(grpcStatus(&x.res.Head)))
+		status := grpcStatus(&x.res.Head)
+		x.accrued(accrualFailure(status), status == exhausted)
 	default:
-		x.accrued(x.res.Status >= 500)
+		x.accrued(x.res.Status >= 500, x.res.Status == 429)
 	}
 }
 
-// accrued tells what came of the request that x.member was sent.
-func (x *exchange) accrued(failed bool) {
+// exhausted is gRPC's RESOURCE_EXHAUSTED.
+const exhausted = 8
+
+// accrued tells what came of the request that x.member was sent: a failure, an answer that it was asked too much, or a success.
+func (x *exchange) accrued(failed, limited bool) {
 	a, t := x.member.Accrual, now()
 	probe := x.probe
 	x.probe, x.accruing = false, false
@@ -203,10 +207,13 @@ func (x *exchange) accrued(failed bool) {
 		return
 	}
 	changed := false
-	if failed {
+	switch {
+	case failed:
 		changed = a.Failed(probe, t, float64(x.rand.Uint64()>>11)/(1<<53))
-	} else {
-		changed = a.Succeeded(probe)
+	case limited:
+		changed = a.Limited(probe, t, float64(x.rand.Uint64()>>11)/(1<<53))
+	default:
+		changed = a.Succeeded(probe, t)
 	}
 	if changed {
 		x.target.cluster.Turned(x.member, t)

@@ -91,14 +91,24 @@ type Outlier struct {
 	Origin                 *Origin  `json:"origin,omitempty"`
 }
 
-// Accrual is Linkerd's failure accrual (balancer.linkerd.io/failure-accrual: consecutive): an endpoint rests after so many
-// failures in a row, longer each time, and is then probed by one request.
+// Accrual is Linkerd's failure accrual (balancer.linkerd.io/failure-accrual): an endpoint rests after so many failures in a row, or
+// where Rate says so, longer each time, and is then probed by one request.
 type Accrual struct {
-	MaxFailures uint32   `json:"maxFailures"`
+	MaxFailures uint32   `json:"maxFailures"` // 0 is none, with a Rate
 	MinPenalty  Duration `json:"minPenalty"`
 	MaxPenalty  Duration `json:"maxPenalty"`
 	Jitter      float64  `json:"jitter"` // the share of a penalty that may be added at random, 0 to 100
-	Origin      *Origin  `json:"origin,omitempty"`
+	// Rate is what the mode unified adds; nil is the mode consecutive.
+	Rate   *AccrualRate `json:"rate,omitempty"`
+	Origin *Origin      `json:"origin,omitempty"`
+}
+
+// AccrualRate makes an endpoint rest that has a smaller share of successes than Threshold (0 to 1, 0 is none) among at least
+// MinRequests within the Window (at least 10 ms). 429 and RESOURCE_EXHAUSTED are no successes then.
+type AccrualRate struct {
+	Threshold   float64  `json:"threshold"`
+	Window      Duration `json:"window"`
+	MinRequests uint32   `json:"minRequests"`
 }
 
 // Warmup lets a new endpoint's share grow from MinimumPercent to its whole (slow start, LEAST_REQUEST and ROUND_ROBIN only).

@@ -23,7 +23,7 @@ func TestInARow(t *testing.T) {
 				t.Fatal("it rests before three failures in a row")
 			}
 		}
-		if e.Succeeded(false) || e.Down() {
+		if e.Succeeded(false, 0) || e.Down() {
 			t.Fatal("a success changes it")
 		}
 	}
@@ -60,7 +60,7 @@ func TestPenalties(t *testing.T) {
 	now = e.Until()
 	e.Sweep(now)
 	e.Enter()
-	if !e.Succeeded(true) || e.Down() || e.State() != Serving {
+	if !e.Succeeded(true, now) || e.Down() || e.State() != Serving {
 		t.Fatal("it does not serve after a good probe")
 	}
 	trip(now)
@@ -87,7 +87,7 @@ func TestProbe(t *testing.T) {
 	if !e.Enter() {
 		t.Fatal("no probe")
 	}
-	e.Succeeded(false)
+	e.Succeeded(false, 0)
 	e.Failed(false, second, 0)
 	if e.State() != Probing {
 		t.Fatalf("a request from before made it %v", e.State())
@@ -121,7 +121,7 @@ func TestConcurrent(t *testing.T) {
 				case end == 0 && probe:
 					e.Abandon()
 				case end == 1:
-					e.Succeeded(probe)
+					e.Succeeded(probe, t0)
 				default:
 					e.Failed(probe, t0, r.Float64())
 				}

@@ -28,7 +28,6 @@ type Health struct {
 // sparedAgain is how often it is said again that an endpoint is spared.
 const sparedAgain = int64(time.Minute)
 
-
 func outlierSettings(o *model.Outlier) (outlier.Settings, error) {
 	s := outlier.Settings{
 		Consecutive5xx: o.Consecutive5xx, ConsecutiveGateway: o.ConsecutiveGateway, ConsecutiveLocalOrigin: o.ConsecutiveLocalOrigin,
@@ -47,6 +46,9 @@ func outlierSettings(o *model.Outlier) (outlier.Settings, error) {
 func (ch *Change) health(c *Cluster, old *Cluster) error {
 	if a := c.Spec.Accrual; a != nil {
 		c.accrual = accrual.Settings{MaxFailures: a.MaxFailures, MinPenalty: a.MinPenalty.Std(), MaxPenalty: a.MaxPenalty.Std(), Jitter: a.Jitter}
+		if r := a.Rate; r != nil {
+			c.accrual.Rate = &accrual.Rate{Threshold: r.Threshold, Window: r.Window.Std(), MinRequests: r.MinRequests}
+		}
 		if err := c.accrual.Check(); err != nil {
 			return fmt.Errorf("failure accrual: %w", err)
 		}
