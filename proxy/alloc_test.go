@@ -156,18 +156,29 @@ func wantNoAllocations(t *testing.T, n, each int, run func(n int)) {
 
 // In steady state an exchange allocates nothing: not for routing, splitting, balancing, headers or metrics.
 func TestExchangeAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
+	exchangesAllocateNothing(t, busySnapshot)
+}
+
+// exchangesAllocateNothing asks a proxy of a snapshot, made for the address of its one endpoint, for each of requests.
+func exchangesAllocateNothing(t *testing.T, of func(addresses ...string) *model.Snapshot) {
+	t.Helper()
 	for _, r := range requests {
 		t.Run(r.name, func(t *testing.T) {
 			o := newOrigin(t, fixed(r.body))
-			p := start(t, busySnapshot(o.address()), Limits{})
-			l := newLoop(t, p, r.request)
-			l.run(t, 200)
-			wantNoAllocations(t, 2000, 1, func(n int) { l.run(t, n) })
+			wantNoGarbage(t, start(t, of(o.address()), Limits{}), r.request)
 		})
 	}
+}
+
+// wantNoGarbage wants exchanges of a proxy to allocate nothing once they are in their stride.
+func wantNoGarbage(t *testing.T, p *Proxy, request string) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	l := newLoop(t, p, request)
+	l.run(t, 200)
+	wantNoAllocations(t, 2000, 1, func(n int) { l.run(t, n) })
 }
 
 // BenchmarkExchange measures a whole exchange over loopback, client and origin included.

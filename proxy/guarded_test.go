@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"fmt"
-	"runtime"
-	"runtime/debug"
 	"testing"
 	"time"
 
@@ -41,25 +39,7 @@ func guarded(s *model.Snapshot) *model.Snapshot {
 
 // In steady state all of it together allocates nothing either.
 func TestGuardedExchangeAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	for _, r := range requests {
-		t.Run(r.name, func(t *testing.T) {
-			o := newOrigin(t, fixed(r.body))
-			l := newLoop(t, start(t, guarded(busySnapshot(o.address())), Limits{}), r.request)
-			l.run(t, 200)
-			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
-			const n = 2000
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			l.run(t, n)
-			runtime.ReadMemStats(&after)
-			if per := float64(after.Mallocs-before.Mallocs) / n; per > 0.05 {
-				t.Errorf("%.2f allocations per exchange", per)
-			}
-		})
-	}
+	exchangesAllocateNothing(t, func(addresses ...string) *model.Snapshot { return guarded(busySnapshot(addresses...)) })
 }
 
 // BenchmarkGuarded is BenchmarkExchange with and without all that protects.

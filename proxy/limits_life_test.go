@@ -23,14 +23,28 @@ func bounding(l model.Limits) func(*model.Snapshot, *model.Rule) {
 	return func(s *model.Snapshot, _ *model.Rule) { s.Clusters[0].Limits, s.Clusters[0].MaxStreams = &l, 1 }
 }
 
+// crowd counts the requests that an application has at once.
+type crowd struct{ under, most atomic.Int64 }
+
+// enter counts one until leave is called.
+func (c *crowd) enter() (leave func()) {
+	n := c.under.Add(1)
+	for m := c.most.Load(); n > m && !c.most.CompareAndSwap(m, n); m = c.most.Load() {
+	}
+	return func() { c.under.Add(-1) }
+}
+
+// reset begins anew, where nobody is left.
+func (c *crowd) reset() {
+	c.under.Store(0)
+	c.most.Store(0)
+}
+
 func TestLineInEveryVersion(t *testing.T) {
-	var under, most atomic.Int64
+	var room crowd
 	var let atomic.Pointer[chan struct{}]
 	versions(t, bounding(model.Limits{Connections: u32(1), Pending: u32(3)}), func(w http.ResponseWriter, r *http.Request) {
-		n := under.Add(1)
-		defer under.Add(-1)
-		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-		}
+		defer room.enter()()
 		select {
 		case <-*let.Load():
 		case <-r.Context().Done():
@@ -38,8 +52,7 @@ func TestLineInEveryVersion(t *testing.T) {
 	}, func(t *testing.T, c *http.Client, p *Proxy, _, _ int) {
 		hold := make(chan struct{})
 		let.Store(&hold)
-		under.Store(0)
-		most.Store(0)
+		room.reset()
 		var all sync.WaitGroup
 		var good atomic.Int64
 		ask := func() {
@@ -51,7 +64,7 @@ func TestLineInEveryVersion(t *testing.T) {
 			})
 		}
 		ask()
-		eventually(t, "the first request", func() bool { return under.Load() == 1 })
+		eventually(t, "the first request", func() bool { return room.under.Load() == 1 })
 		for range 2 {
 			ask()
 		}
@@ -71,23 +84,23 @@ func TestLineInEveryVersion(t *testing.T) {
 		eventually(t, "that the client's leaving is noticed", func() bool { return poolsOf(p).Pending.Current == 2 })
 		close(hold)
 		all.Wait()
-		if good.Load() != 3 || most.Load() != 1 {
-			t.Errorf("%d answers, %d at once", good.Load(), most.Load())
+		if good.Load() != 3 || room.most.Load() != 1 {
+			t.Errorf("%d answers, %d at once", good.Load(), room.most.Load())
 		}
 		empty(t, p)
 	})
 }
 
 func TestRequestsInEveryVersion(t *testing.T) {
-	var under atomic.Int64
+	var room crowd
 	var let atomic.Pointer[chan struct{}]
 	versions(t, func(s *model.Snapshot, _ *model.Rule) { s.Clusters[0].Limits = &model.Limits{Requests: u32(2)} }, func(_ http.ResponseWriter, r *http.Request) {
-		under.Add(1)
+		defer room.enter()()
 		<-*let.Load()
 	}, func(t *testing.T, c *http.Client, p *Proxy, _, _ int) {
 		hold := make(chan struct{})
 		let.Store(&hold)
-		under.Store(0)
+		room.reset()
 		var all sync.WaitGroup
 		for range 2 {
 			all.Go(func() {
@@ -98,7 +111,7 @@ func TestRequestsInEveryVersion(t *testing.T) {
 				}
 			})
 		}
-		eventually(t, "two requests", func() bool { return under.Load() == 2 })
+		eventually(t, "two requests", func() bool { return room.under.Load() == 2 })
 		if res, _ := fetch(t, c, request("GET", "http://app/", nil)); res.StatusCode != 503 {
 			t.Error(res.StatusCode)
 		}
@@ -240,22 +253,13 @@ func TestRetriesAreLimited(t *testing.T) {
 
 // Limits cost no garbage.
 func TestLimitsAllocateNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	for _, r := range requests {
-		t.Run(r.name, func(t *testing.T) {
-			o := newOrigin(t, fixed(r.body))
-			s := busySnapshot(o.address())
-			for i := range s.Clusters {
-				s.Clusters[i].Limits = &model.Limits{Connections: u32(2), Pending: u32(2), Requests: u32(2), Retries: u32(1)}
-			}
-			p := start(t, model.Seal(s), Limits{})
-			l := newLoop(t, p, r.request)
-			l.run(t, 200)
-			wantNoAllocations(t, 2000, 1, func(n int) { l.run(t, n) })
-		})
-	}
+	exchangesAllocateNothing(t, func(addresses ...string) *model.Snapshot {
+		s := busySnapshot(addresses...)
+		for i := range s.Clusters {
+			s.Clusters[i].Limits = &model.Limits{Connections: u32(2), Pending: u32(2), Requests: u32(2), Retries: u32(1)}
+		}
+		return model.Seal(s)
+	})
 }
 
 // BenchmarkLimits is BenchmarkExchange before a destination with limits.
@@ -305,12 +309,9 @@ func TestApplicationIsLimited(t *testing.T) {
 func TestNoPlaceIsLost(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		t.Run(fmt.Sprint("to ", version), func(t *testing.T) {
-			var under, most atomic.Int64
+			var room crowd
 			h := func(w http.ResponseWriter, r *http.Request) {
-				n := under.Add(1)
-				defer under.Add(-1)
-				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-				}
+				defer room.enter()()
 				switch rand.IntN(12) {
 				case 0:
 					panic(http.ErrAbortHandler)
@@ -384,7 +385,7 @@ func TestNoPlaceIsLost(t *testing.T) {
 				t.Errorf("%d answers, %d refused", answers[200].Load(), answers[503].Load())
 			}
 			// The application goes on for a moment with what its client has given up.
-			if n := most.Load(); n > 4*connections {
+			if n := room.most.Load(); n > 4*connections {
 				t.Errorf("%d requests at once, of %d", n, connections)
 			}
 			empty(t, p)

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"net/http"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,33 +11,13 @@ import (
 // TestOutlier ejects the endpoint that fails and lets it return.
 func TestOutlier(t *testing.T) {
 	t.Parallel()
-	var ill atomic.Bool
-	ill.Store(true)
-	var asked [2]atomic.Int64
-	at := [2]string{}
-	for i := range at {
-		at[i] = goServer(t, func(w http.ResponseWriter, _ *http.Request) {
-			asked[i].Add(1)
-			if i == 0 && ill.Load() {
-				w.WriteHeader(503)
-			}
-		})
-	}
-	const base = 3 * time.Second
-	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) {
-		s.Clusters[0].Outlier = &model.Outlier{
-			Consecutive5xx: 3, Interval: model.Duration(50 * time.Millisecond), BaseEjection: model.Duration(base), MaxEjectionPercent: 50,
+	p := newPair(t, true, func(c *model.Cluster) {
+		c.Outlier = &model.Outlier{
+			Consecutive5xx: 3, Interval: model.Duration(50 * time.Millisecond), BaseEjection: model.Duration(3 * time.Second), MaxEjectionPercent: 50,
 		}
-	}, at[0], at[1]), Limits{})
-	c := dial(t, p, "outbound")
-	get := func() int {
-		c.send("GET / HTTP/1.1\r\nHost: app\r\n\r\n")
-		return c.read("GET").status
-	}
-	for range 8 {
-		get()
-	}
-	if n := asked[0].Load(); n != 3 {
+	})
+	p.get(8)
+	if n := p.asked[0].Load(); n != 3 {
 		t.Errorf("the ill endpoint was asked %d times, want 3", n)
 	}
 	ejected := 0
@@ -47,60 +25,28 @@ func TestOutlier(t *testing.T) {
 	if ejected != 1 {
 		t.Errorf("%d endpoints are ejected", ejected)
 	}
-	ill.Store(false)
-	if n := valueOf(t, p, "outrider_endpoint_ejected", "reason=consecutive_5xx"); n != 1 {
+	if n := valueOf(t, p.Proxy, "outrider_endpoint_ejected", "reason=consecutive_5xx"); n != 1 {
 		t.Errorf("outrider_endpoint_ejected is %v", n)
 	}
-	eventually(t, "it returns", func() bool {
-		if s := get(); s != 200 {
-			t.Fatalf("an answer of %d", s)
-		}
-		return asked[0].Load() > 3
-	})
+	p.heals(0)
 }
 
 // TestAccrual lets an endpoint rest after failures in a row, probes it with one request at a time, and takes it back.
 func TestAccrual(t *testing.T) {
 	t.Parallel()
-	var ill atomic.Bool
-	ill.Store(true)
-	var asked [2]atomic.Int64
-	at := [2]string{}
-	for i := range at {
-		at[i] = goServer(t, func(w http.ResponseWriter, _ *http.Request) {
-			asked[i].Add(1)
-			if i == 0 && ill.Load() {
-				w.WriteHeader(503)
-			}
-		})
-	}
-	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) {
-		s.Clusters[0].Accrual = &model.Accrual{MaxFailures: 3, MinPenalty: model.Duration(2 * time.Second), MaxPenalty: model.Duration(3 * time.Second)}
-	}, at[0], at[1]), Limits{})
-	c := dial(t, p, "outbound")
-	get := func() int {
-		c.send("GET / HTTP/1.1\r\nHost: app\r\n\r\n")
-		return c.read("GET").status
-	}
-	for range 8 {
-		get()
-	}
-	if n := asked[0].Load(); n < 3 || n > 4 { // the first probe may have been due
+	p := newPair(t, true, func(c *model.Cluster) {
+		c.Accrual = &model.Accrual{MaxFailures: 3, MinPenalty: model.Duration(2 * time.Second), MaxPenalty: model.Duration(3 * time.Second)}
+	})
+	p.get(8)
+	if n := p.asked[0].Load(); n < 3 || n > 4 { // the first probe may have been due
 		t.Errorf("the ill endpoint was asked %d times, want 3", n)
 	}
 	bad := 0
 	eventually(t, "two probes", func() bool {
-		if get() == 503 {
+		if p.get(1) == 503 {
 			bad++
 		}
 		return bad >= 2
 	})
-	ill.Store(false)
-	before := asked[0].Load()
-	eventually(t, "it is back", func() bool {
-		if s := get(); s != 200 {
-			t.Fatalf("an answer of %d", s)
-		}
-		return asked[0].Load() > before+5
-	})
+	p.heals(5)
 }
