@@ -75,8 +75,17 @@ func (c *client2) open(end bool, fields ...[2]string) uint32 {
 }
 
 func (c *client2) headers(id uint32, end bool, fields [][2]string) {
+	const most = 16 << 10 // of a frame
+	block := encode(c.enc, &c.block, fields)
+	first := block[:min(len(block), most)]
+	block = block[len(first):]
 	// What comes of a failed write is told by what is read.
-	_ = c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: encode(c.enc, &c.block, fields), EndHeaders: true, EndStream: end})
+	_ = c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: first, EndHeaders: len(block) == 0, EndStream: end})
+	for len(block) > 0 {
+		piece := block[:min(len(block), most)]
+		block = block[len(piece):]
+		_ = c.fr.WriteContinuation(id, len(block) == 0, piece)
+	}
 }
 
 // get asks for a path.

@@ -95,11 +95,21 @@ func (c *conn) serve() {
 // heads are the limits of requests' heads.
 func (c *conn) heads() (l http1.Limits) {
 	l = c.proxy.limits.Head
-	if c.listener.live.Load().spec.Direction == model.Gateway {
+	switch c.listener.live.Load().spec.Direction {
+	case model.Gateway:
 		l.NoUnderscore = !c.proxy.limits.Underscores
+	case model.Inbound:
+		if l.Head == 0 {
+			l.Head = http1.DefaultLimits.Head
+		}
+		l.Head += addedBytes
 	}
 	return l
 }
+
+// addedBytes is for a head that was within the limit where it came in: proxies before a sidecar have added fields, and in
+// HTTP/2 each of 100 counts for 28 bytes more than in HTTP/1.
+const addedBytes = 8 << 10
 
 // version2 says whether the connection's first bytes are those of HTTP/2: by prior knowledge it may be spoken wherever
 // HTTP is. What begins so and goes on otherwise is refused by the codec of HTTP/1.

@@ -52,6 +52,7 @@ func readRequest(r *message.Request, head []byte, l *Limits) *Error {
 	if e != nil {
 		return e
 	}
+	added := message.Added
 	for count := 0; b[i] != '\r'; {
 		id, colon, value, end, next, e := fieldLine(b, i)
 		if e != nil {
@@ -60,7 +61,9 @@ func readRequest(r *message.Request, head []byte, l *Limits) *Error {
 		if next-i > l.Field {
 			return errFieldTooLarge
 		}
-		if count++; count > l.Fields {
+		if bit := uint64(1) << (id & 63); added&bit != 0 {
+			added &^= bit
+		} else if count++; count > l.Fields {
 			return errTooManyFields
 		}
 		if l.NoUnderscore && id == message.Other && bytes.IndexByte(b[i:colon], '_') >= 0 {

@@ -36,6 +36,7 @@ func readResponse(r *message.Response, head, method []byte, l *Limits) *Error {
 		return e
 	}
 	var f framing
+	added := message.Added
 	for count := 0; b[i] != '\r'; {
 		id, colon, value, end, next, e := fieldLine(b, i)
 		if e != nil {
@@ -44,7 +45,9 @@ func readResponse(r *message.Response, head, method []byte, l *Limits) *Error {
 		if next-i > l.Field {
 			return errFieldTooLarge
 		}
-		if count++; count > l.Fields {
+		if bit := uint64(1) << (id & 63); added&bit != 0 {
+			added &^= bit
+		} else if count++; count > l.Fields {
 			return errTooManyFields
 		}
 		if ofResponse>>id&1 == 0 || id == message.ProxyAuthenticate && r.Status == 407 {

@@ -20,9 +20,10 @@ const (
 
 // reading is what is found out about a field section while it is decoded.
 type reading struct {
-	left, fields int  // what the limits leave: bytes, fields
-	seen         uint // bits of the pseudo-header fields that came
-	ordinary     bool // an ordinary field came
+	left, fields int    // what the limits leave: bytes, fields
+	seen         uint   // bits of the pseudo-header fields that came
+	added        uint64 // the bits of message.Added that came
+	ordinary     bool   // an ordinary field came
 	hosts        int
 	lengths      int
 	length       int64
@@ -55,7 +56,9 @@ func (c *Conn) check(k *reading) *Error {
 	}
 	if f.Pseudo == hpack.NotPseudo {
 		k.ordinary = true
-		if k.fields--; k.fields < 0 {
+		if bit := uint64(1) << (f.ID & 63); message.Added&^k.added&bit != 0 {
+			k.added |= bit
+		} else if k.fields--; k.fields < 0 {
 			return errTooManyFields
 		}
 		if forbidden>>f.ID&1 != 0 {

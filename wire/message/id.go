@@ -190,3 +190,8 @@ func IdentifyString(name string) ID {
 	}
 	return Identify([]byte(name)) // short and not kept: the copy stays on the stack
 }
+
+// Added has a bit for each field that a proxy adds to what it passes on. The first of each does not count against a limit on
+// the number of fields: who keeps to that must not be refused by the proxy behind the next.
+const Added = uint64(1)<<Traceparent | 1<<XForwardedFor | 1<<XForwardedProto | 1<<XRequestID | 1<<XEnvoyAttemptCount |
+	1<<XEnvoyUpstreamServiceTime | 1<<XOutriderPeer | 1<<XOutriderReason
