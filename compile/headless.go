@@ -35,6 +35,7 @@ func (a *placed) singles(v *view) (hosts []model.VirtualHost, clusters []model.C
 			host := c.endpoint.Instance + "." + svc.Host
 			one.Name = fmt.Sprintf("outbound|%d||%s", hp.port.number, host)
 			one.Endpoints = []model.Endpoint{c.endpoint}
+			calm(&one)
 			route := &model.Route{Destinations: []model.Destination{{Cluster: one.Name, Weight: 1}}}
 			if !opaque(hp.port.protocol) {
 				route.Retries = a.retries

@@ -142,9 +142,18 @@ func (a *placed) filled(c *cluster, client *site) filledCluster {
 	}
 	f := filledCluster{cluster: c.Cluster}
 	f.cluster.Endpoints = endpoints
+	calm(&f.cluster)
 	f.encoded = encoded(&f.cluster)
 	a.clusters[k] = f
 	return f
+}
+
+// calm keeps endpoints that are not ready from being asked because few others are left, unless minHealthPercent wants it:
+// Istio leaves them out altogether.
+func calm(c *model.Cluster) {
+	if c.Outlier == nil && slices.ContainsFunc(c.Endpoints, func(e model.Endpoint) bool { return e.Unready }) {
+		c.Panic = 0
+	}
 }
 
 // view returns v with its endpoints, as a client sees them.

@@ -3,6 +3,7 @@ package config
 import (
 	"math"
 	"net/url"
+	"strconv"
 	"strings"
 
 	networkingv1 "istio.io/api/networking/v1alpha3"
@@ -14,7 +15,7 @@ func checkWorkloadGroup(c *checker, g *networkingv1.WorkloadGroup) {
 	c.labels("spec.metadata.labels", g.Metadata.GetLabels())
 	for key := range g.Metadata.GetAnnotations() {
 		if len(validation.IsQualifiedName(strings.ToLower(key))) > 0 {
-			c.bad(idName, "spec.metadata.annotations["+key+"]", clip(key)+" is not a valid annotation", "use [prefix/]name of letters, digits, -, _ and .")
+			c.bad(idName, "spec.metadata.annotations["+key+"]", clip(strconv.Quote(key))+" is not a valid annotation", "use [prefix/]name of letters, digits, -, _ and .")
 		}
 	}
 	if c.required(g.Template != nil, "spec.template", "write what the group's workloads have in common: template: {ports: ..., serviceAccount: ...}") {
@@ -63,7 +64,7 @@ func (c *checker) httpProbe(field string, h *networkingv1.HTTPHealthCheckConfig)
 		c.oneOf(field+".scheme", h.Scheme, "HTTP", "HTTPS")
 	}
 	if _, err := url.Parse(h.Path); err != nil {
-		c.bad(idValue, field+".path", clip(h.Path)+" is not a path", "write a path as a client sends it: /healthz, with % and two digits for what is not allowed in one")
+		c.bad(idValue, field+".path", clip(strconv.Quote(h.Path))+" is not a path", "write a path as a client sends it: /healthz, with % and two digits for what is not allowed in one")
 	}
 	for i, header := range h.HttpHeaders {
 		at := item(field+".httpHeaders", i)
