@@ -72,6 +72,8 @@ type rig struct {
 	known  map[string]bool
 	order  []string          // keys in the order of their answers
 	refuse map[string]string // reason by key
+
+	unready string // workload
 }
 
 func newRig(t *testing.T) *rig {
@@ -92,6 +94,9 @@ func (r *rig) place(m *compile.Mesh) (*compile.Placement, error) {
 	for i, t := range templates {
 		in := compile.Instance{Namespace: t.Namespace, Workload: t.Name, Name: t.Name + "-0", Sidecar: true, Address: fmt.Sprintf("10.0.0.%d", i+1)}
 		in.Outbound = in.Address + ":15001"
+		r.mu.Lock()
+		in.Unready = t.Name == r.unready
+		r.mu.Unlock()
 		for _, port := range t.Ports {
 			in.Ports = append(in.Ports, compile.InstancePort{Port: port.Port, Listen: fmt.Sprintf("%s:%d", in.Address, port.Port), App: "127.0.0.1:1"})
 		}
@@ -200,6 +205,39 @@ func TestOnlyWhoIsConcernedGetsASnapshot(t *testing.T) {
 	if want := []string{"default/local/local-0", "default/web/web-0"}; !slices.Equal(c.Applied, want) {
 		t.Errorf("a rule for namespace default went to %v, want %v", c.Applied, want)
 	}
+}
+
+// TestRearrange says that the same objects elsewhere are no new generation, and that only who sees it is told.
+func TestRearrange(t *testing.T) {
+	r := newRig(t)
+	r.update("a.yaml", services, "b.yaml", deployment("web"), "far.yaml", strings.ReplaceAll(services, "metadata: {name: ", "metadata: {namespace: far, name: "))
+	before := r.plane.State()
+	f := func(what string, want ...string) {
+		t.Helper()
+		c, err := r.plane.Rearrange(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(c.Applied, want) || len(c.Objects)+len(c.Findings)+len(c.Removed) > 0 || c.Generation != before.Generation {
+			t.Errorf("%s: %+v, want %v to have it", what, c, want)
+		}
+		if after := r.plane.State(); after.Generation != before.Generation || after.Mesh != before.Mesh || after.Placement == before.Placement {
+			t.Errorf("%s: %+v", what, after)
+		}
+	}
+	f("nothing else")
+	r.mu.Lock()
+	r.unready = "web"
+	r.mu.Unlock()
+	f("web is not ready", "default/local/local-0", "default/web/web-0")
+	for i := range r.plane.Feed().Latest("default/local/local-0").Clusters {
+		for _, e := range r.plane.Feed().Latest("default/local/local-0").Clusters[i].Endpoints {
+			if e.Peer.Name == "web" && !e.Unready {
+				t.Errorf("%s is not marked", e.Address)
+			}
+		}
+	}
+	f("the same again")
 }
 
 func TestLastGoodVersionStays(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -132,6 +133,72 @@ func TestRun(t *testing.T) {
 }
 
 // A limit that a flag sets holds.
+// TestProbe asks the application of a snapshot, and tells by metrics and log what comes of it.
+func TestProbe(t *testing.T) {
+	dir := t.TempDir()
+	file, readyFile := filepath.Join(dir, "s.json"), filepath.Join(dir, "ready.json")
+	var ill atomic.Bool
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ill.Load() {
+			w.WriteHeader(503)
+		}
+	}))
+	defer app.Close()
+	put := func(p model.Probe) {
+		b, err := json.Marshal(&model.Snapshot{Workload: model.Workload{Peer: model.Peer{Namespace: "default", Name: "vm"}, Instance: "vm", Probe: &p}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	probe := model.Probe{
+		Address: strings.TrimPrefix(app.URL, "http://"), HTTP: &model.HTTPProbe{Host: "localhost", Path: "/healthz"},
+		Period: model.Duration(20 * time.Millisecond), Timeout: model.Duration(10 * time.Second), Successes: 1, Failures: 2,
+	}
+	put(probe)
+	ctx, stop := context.WithCancel(context.Background())
+	var log output
+	done := make(chan int)
+	go func() {
+		done <- run(ctx, []string{"run", "--snapshot", file, "--admin", "127.0.0.1:0", "--ready-file", readyFile}, io.Discard, &log)
+	}()
+	var told ready
+	eventually(t, "the ready file", func() bool {
+		b, err := os.ReadFile(readyFile)
+		return err == nil && json.Unmarshal(b, &told) == nil
+	})
+	says := func(line string) func() bool {
+		return func() bool {
+			r, err := http.Get(told.Admin + "/stats/prometheus")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Body.Close()
+			b, _ := io.ReadAll(r.Body)
+			return strings.Contains(string(b), "\n"+line+"\n")
+		}
+	}
+	eventually(t, "that it is ready", says("outrider_probe_ready 1"))
+	ill.Store(true)
+	eventually(t, "that it is not", says("outrider_probe_ready 0"))
+	eventually(t, "a line in the log", func() bool {
+		return strings.Contains(log.String(), `msg="application is not ready" reason="GET http://`+probe.Address+`/healthz: status 503"`)
+	})
+	wrong := probe
+	wrong.Period = 0
+	put(wrong)
+	eventually(t, "word of a probe that nobody can ask", func() bool { return strings.Contains(log.String(), "period and timeout are longer than 0") })
+	probe.HTTP = nil // a connection is enough
+	put(probe)
+	eventually(t, "that another probe holds", says("outrider_probe_ready 1"))
+	stop()
+	if code := <-done; code != exitOK {
+		t.Errorf("exit %d: %s", code, log.String())
+	}
+}
+
 func TestLimits(t *testing.T) {
 	dir := t.TempDir()
 	file, readyFile := filepath.Join(dir, "s.json"), filepath.Join(dir, "ready.json")

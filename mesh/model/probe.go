@@ -1,5 +1,7 @@
 package model
 
+import "errors"
+
 // Probe is how an application is asked whether it is ready for requests. Where neither HTTP nor GRPC is set, a connection
 // that can be opened is a good answer.
 type Probe struct {
@@ -14,6 +16,20 @@ type Probe struct {
 	// Successes and Failures are how many answers of one kind in a row change the verdict; at least 1.
 	Successes uint32 `json:"successes"`
 	Failures  uint32 `json:"failures"`
+}
+
+func (p *Probe) validate() error {
+	switch {
+	case p == nil:
+		return nil
+	case p.HTTP != nil && p.GRPC != nil:
+		return errors.New("it asks over HTTP or over gRPC, not both")
+	case p.Period <= 0 || p.Timeout <= 0 || p.InitialDelay < 0:
+		return errors.New("period and timeout are longer than 0, the initial delay is no shorter")
+	case p.Successes == 0 || p.Failures == 0:
+		return errors.New("successes and failures are at least 1")
+	}
+	return nil
 }
 
 // HTTPProbe is a GET; a status from 200 to 399 is a good answer.

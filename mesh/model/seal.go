@@ -37,6 +37,9 @@ func (s *Snapshot) Validate() error {
 	if err := s.validateBreakers(clusters); err != nil {
 		return err
 	}
+	if err := s.Workload.Probe.validate(); err != nil {
+		return fmt.Errorf("the workload's probe: %w", err)
+	}
 	limits := map[string]bool{}
 	for i := range s.RateLimits {
 		name := s.RateLimits[i].Name
