@@ -29,7 +29,7 @@ wire                <
 mesh                < wire
 proxy               < mesh wire
 config              <
-compile             < config mesh/model mesh/certificate proxy/outlier
+compile             < config mesh/model mesh/accesslog mesh/certificate proxy/outlier
 control             < compile config mesh
 local               < control compile config proxy mesh wire
 local/prom          <

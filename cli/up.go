@@ -46,6 +46,7 @@ func (r *running) take(p *program) (err error) {
 	}
 	r.options.Version = version()
 	r.options.Talk = p.err
+	r.options.Out = p.out
 	r.options.Stdin = p.in
 	level := slog.LevelWarn
 	if r.verbose {

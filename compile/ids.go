@@ -61,6 +61,7 @@ var (
 	breakerLoop    = ID{"OR2062", "", "a CircuitBreaker falls back to its own target"}
 	limitTarget    = ID{"OR2065", "", "a RateLimit's workloads, host or Gateway are not there, or carry no requests; it limits nothing"}
 	limitService   = ID{"OR2066", "", "the service that a RateLimit shares its count through cannot be asked, or not over gRPC"}
+	badLogFormat   = ID{"OR2075", "", "a part of the access log's format has no meaning here; it is written as it is"}
 	unknownGroup   = ID{"OR2070", "", "a WorkloadEntry belongs to a WorkloadGroup that is not there"}
 	wrongPort      = ID{"OR2040", "", "a route's kind does not fit the port's protocol; it has no effect there"}
 )
@@ -74,6 +75,6 @@ func IDs() []ID {
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
 		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, unfit,
 		delegateGone, delegateClash, noRoot, limitSurprise, neverEjects, ineffective, breakerTarget, breakerTwice, breakerLoop, limitTarget, limitService,
-		unknownGroup,
+		unknownGroup, badLogFormat,
 	}
 }

@@ -16,7 +16,8 @@ import (
 
 var meshConfigCoverage = covers("connectTimeout", "tcpKeepalive", "defaultHttpRetryPolicy", "defaultTrafficPolicy.", "defaultTrafficPolicy.connectionPool.",
 	"defaultTrafficPolicy.outlierDetection.", "outboundTrafficPolicy.", "outboundTrafficPolicy.mode", "localityLbSetting", "defaultServiceExportTo",
-	"defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo", "rootNamespace", "pathNormalization", "h2UpgradePolicy", "protocolDetectionTimeout", "defaultConfig.", "defaultConfig.terminationDrainDuration").
+	"defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo", "rootNamespace", "pathNormalization", "h2UpgradePolicy", "protocolDetectionTimeout", "defaultConfig.", "defaultConfig.terminationDrainDuration",
+	"accessLogFile", "accessLogEncoding", "accessLogFormat").
 	and(poolCoverage.under("defaultTrafficPolicy.connectionPool."), outlierCoverage.under("defaultTrafficPolicy.outlierDetection."))
 
 // readMeshConfig finds the mesh's configuration: of Options, else of the ConfigMap istio in istio-system, else Istio's defaults.
@@ -50,6 +51,7 @@ func (m *Mesh) readMeshConfig(objects []*config.Object, r *report) {
 	if d := m.config.GetDefaultConfig().GetTerminationDrainDuration(); d != nil {
 		m.settings.Drain = duration(d)
 	}
+	m.settings.AccessLog = m.accessLog(r)
 }
 
 // written returns c without the fields that say what Istio's defaults say.

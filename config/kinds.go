@@ -116,7 +116,7 @@ var laterKinds = map[[2]string]struct {
 	{groupLinkerd, "MeshTLSAuthentication"}:  {"no client is authenticated by it", true},
 	{groupLinkerd, "NetworkAuthentication"}:  {"no client is authenticated by it", true},
 	{groupLinkerd, "EgressNetwork"}:          {"no request is denied by it", true},
-	{groupTelemetry, "Telemetry"}:            {"metrics, traces and access logs stay as they are by default", false},
+	{groupTelemetry, "Telemetry"}:            {"metrics and traces stay as they are by default, and access logs are what meshConfig.accessLogFile says", false},
 	{groupIstio, "ProxyConfig"}:              {"sidecars keep their defaults", false},
 	{groupGateway, "UDPRoute"}:               {"datagrams are not carried", false},
 	{groupGateway, "ListenerSet"}:            {"its listeners are not opened", false},

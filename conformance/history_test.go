@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -306,7 +308,8 @@ func TestCVE_2024_45808_LogInjection(t *testing.T) {
 	var log bytes.Buffer
 	b := newBackend(t)
 	b.script(&scenario{answer: &answer{early: []byte("HTTP/1.1 200 OK\r\nX: \x1b[31mevil\nlevel=ERROR msg=evil\r\n\r\n")}})
-	m := start(t, b.address(), setting{log: &log})
+	file := filepath.Join(t.TempDir(), "access.log")
+	m := start(t, b.address(), setting{log: &log, edit: func(s *model.Snapshot) { s.Settings.AccessLog = &model.AccessLog{File: file} }})
 	for _, request := range []string{
 		"GET / HTTP/1.1\r\nHost: app\r\n\r\n",
 		"GET /\x1b[31m HTTP/1.1\r\nHost: app\r\n\r\n",
@@ -329,6 +332,15 @@ func TestCVE_2024_45808_LogInjection(t *testing.T) {
 	for line := range strings.SplitSeq(strings.TrimSuffix(log.String(), "\n"), "\n") {
 		if !strings.HasPrefix(line, "time=") || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			t.Errorf("the log has the line %q", line)
+		}
+	}
+	access, err := os.ReadFile(file)
+	if err != nil || len(access) == 0 {
+		t.Errorf("the access log has %d bytes, so nothing was tested: %v", len(access), err)
+	}
+	for line := range strings.Lines(string(access)) {
+		if !strings.HasPrefix(line, "[2") || strings.ContainsFunc(line[:len(line)-1], func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("the access log has the line %q", line)
 		}
 	}
 }

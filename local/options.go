@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
@@ -53,8 +54,23 @@ type Options struct {
 	Version string
 	// Talk is where people are told what happens; nil tells nobody.
 	Talk io.Writer
+	// Out takes the access logs of all sidecars whose accessLogFile is /dev/stdout; os.Stdout where nil.
+	Out io.Writer
 	// Log hears what operators debug with; nil is silent.
 	Log *slog.Logger
+}
+
+// sharedWriter lets several sidecars write whole batches of lines to one writer.
+type sharedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// Write writes p as a whole before anybody else's.
+func (s *sharedWriter) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(p)
 }
 
 func (o Options) orDefault() Options {
@@ -75,6 +91,9 @@ func (o Options) orDefault() Options {
 	}
 	if o.Talk == nil {
 		o.Talk = io.Discard
+	}
+	if o.Out != nil {
+		o.Out = &sharedWriter{w: o.Out}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -21,19 +21,20 @@ import (
 
 // accessLog is the log in force.
 type accessLog struct {
-	format *accesslog.Format
-	file   *accesslog.File
+	format   *accesslog.Format
+	file     *accesslog.File
+	instance string // whose lines these are
 }
 
 // Streams are what /dev/stdout and /dev/stderr mean in a configuration; those of the process where nil.
 type Streams struct{ Stdout, Stderr io.Writer }
 
 // opened makes the log of a snapshot, nil where it has none. The file goes on where it stays the same; fresh says that it does not.
-func (p *Proxy) opened(s *model.AccessLog) (l *accessLog, fresh bool, err error) {
+func (p *Proxy) opened(s *model.AccessLog, instance string) (l *accessLog, fresh bool, err error) {
 	if s == nil || s.File == "" {
 		return nil, false, nil
 	}
-	l = &accessLog{format: formatOf(s)}
+	l = &accessLog{format: formatOf(s), instance: instance}
 	if old := p.access.Load(); old != nil && old.file.Path() == s.File {
 		l.file = old.file
 		return l, false, nil
@@ -67,7 +68,7 @@ func (p *Proxy) logTo(l *accessLog) {
 func (x *exchange) line() {
 	p := x.conn.proxy
 	for l := p.access.Load(); l != nil; {
-		r := accesslog.Record{}
+		r := accesslog.Record{Host: l.instance}
 		x.describe(&r)
 		x.text = l.format.Append(x.text[:0], &r)
 		if l.file.Write(x.text) {

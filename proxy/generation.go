@@ -94,7 +94,7 @@ func (p *Proxy) build(s *model.Snapshot) (*generation, error) {
 		return nil, err
 	}
 	g.gates.before = nil
-	if g.access, g.fresh, err = p.opened(s.Settings.AccessLog); err != nil {
+	if g.access, g.fresh, err = p.opened(s.Settings.AccessLog, s.Workload.Instance); err != nil {
 		g.discard(p)
 		return nil, err
 	}

@@ -303,7 +303,7 @@ func word[T ~string | ~[]byte](dst []byte, p *piece, v T) []byte {
 func Names() []string {
 	var all []string
 	for n := range operators {
-		all = append(all, n)
+		all = append(all, strings.TrimSuffix(n, "("))
 	}
 	slices.Sort(all)
 	return all

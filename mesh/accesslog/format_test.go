@@ -31,7 +31,7 @@ func example() *Record {
 		Protocol: "HTTP/1.1", Start: time.Date(2026, 2, 3, 4, 5, 6, 789123456, time.FixedZone("", 3600)), Duration: 1500 * time.Microsecond,
 		Status: 200, GRPCStatus: 14, Flags: []byte("-"), Details: "via_upstream",
 		Received: 10, Sent: 420, ReceivedHeads: 90, SentHeads: 120,
-		Attempts: 2, Cluster: "outbound|9080|v2|reviews.default.svc.cluster.local", Route: "canary", ServerName: "reviews.example.com",
+		Attempts: 2, Cluster: "outbound|9080|v2|reviews.default.svc.cluster.local", Route: "canary", ServerName: "reviews.example.com", Host: "productpage-v1-0",
 		Upstream: netip.MustParseAddrPort("127.1.0.3:9080"), UpstreamLocal: netip.MustParseAddrPort("127.0.0.1:40000"),
 		Remote: netip.MustParseAddrPort("[::1]:5000"), Local: netip.MustParseAddrPort("127.0.0.1:15001"),
 	}
@@ -99,6 +99,7 @@ func TestOperators(t *testing.T) {
 	f("%DOWNSTREAM_REMOTE_PORT%", "5000", "5000")
 	f("%UPSTREAM_REMOTE_ADDRESS% %UPSTREAM_LOCAL_PORT%", "127.1.0.3:9080 40000", `"127.1.0.3:9080 40000"`)
 	f("100%% of %RESPONSE_CODE%", "100% of 200", `"100% of 200"`)
+	f("%HOSTNAME%", "productpage-v1-0", `"productpage-v1-0"`)
 	f("%OUTRIDER_REASON%", "-", "null")
 }
 

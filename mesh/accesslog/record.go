@@ -39,6 +39,7 @@ type Record struct {
 	UpstreamHost  string // host:port, where Upstream is not known
 	Route         string
 	ServerName    string
+	Host          string         // the instance's name, which is a pod's host name
 	Upstream      netip.AddrPort // the endpoint, as it was connected to
 	UpstreamLocal netip.AddrPort
 	Remote, Local netip.AddrPort // of the client's connection
@@ -85,6 +86,7 @@ const (
 	grpcStatus
 	grpcStatusSnake
 	grpcStatusNumber
+	hostName
 	environment
 )
 
@@ -102,7 +104,7 @@ var operators = map[string]kind{
 	"DOWNSTREAM_LOCAL_ADDRESS": local, "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": localAddress, "DOWNSTREAM_LOCAL_PORT": localPort,
 	"DOWNSTREAM_REMOTE_ADDRESS": remote, "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": remoteAddress, "DOWNSTREAM_REMOTE_PORT": remotePort,
 	"DOWNSTREAM_DIRECT_REMOTE_ADDRESS": remote, "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": remoteAddress, "DOWNSTREAM_DIRECT_REMOTE_PORT": remotePort,
-	"REQUESTED_SERVER_NAME": serverName, "ROUTE_NAME": routeName,
+	"REQUESTED_SERVER_NAME": serverName, "ROUTE_NAME": routeName, "HOSTNAME": hostName,
 	"GRPC_STATUS": grpcStatus, "GRPC_STATUS_NUMBER": grpcStatusNumber,
 	"ENVIRONMENT(": environment,
 }
@@ -266,6 +268,8 @@ func (p *piece) append(dst []byte, r *Record) []byte {
 		return word(dst, p, r.Route)
 	case grpcStatus, grpcStatusSnake, grpcStatusNumber:
 		return p.grpc(dst, r.GRPCStatus)
+	case hostName:
+		return word(dst, p, r.Host)
 	case environment:
 		return word(dst, p, p.text)
 	}
@@ -386,10 +390,23 @@ func (p *piece) half(dst []byte, a netip.AddrPort, port kind) []byte {
 
 // Names of gRPC's status codes, as Envoy writes them: in one word, and in capitals.
 var grpcNames = [...][2]string{
-	{"OK", "OK"}, {"Canceled", "CANCELLED"}, {"Unknown", "UNKNOWN"}, {"InvalidArgument", "INVALID_ARGUMENT"}, {"DeadlineExceeded", "DEADLINE_EXCEEDED"},
-	{"NotFound", "NOT_FOUND"}, {"AlreadyExists", "ALREADY_EXISTS"}, {"PermissionDenied", "PERMISSION_DENIED"}, {"ResourceExhausted", "RESOURCE_EXHAUSTED"},
-	{"FailedPrecondition", "FAILED_PRECONDITION"}, {"Aborted", "ABORTED"}, {"OutOfRange", "OUT_OF_RANGE"}, {"Unimplemented", "UNIMPLEMENTED"},
-	{"Internal", "INTERNAL"}, {"Unavailable", "UNAVAILABLE"}, {"DataLoss", "DATA_LOSS"}, {"Unauthenticated", "UNAUTHENTICATED"},
+	{"OK", "OK"},
+	{"Canceled", "CANCELLED"},
+	{"Unknown", "UNKNOWN"},
+	{"InvalidArgument", "INVALID_ARGUMENT"},
+	{"DeadlineExceeded", "DEADLINE_EXCEEDED"},
+	{"NotFound", "NOT_FOUND"},
+	{"AlreadyExists", "ALREADY_EXISTS"},
+	{"PermissionDenied", "PERMISSION_DENIED"},
+	{"ResourceExhausted", "RESOURCE_EXHAUSTED"},
+	{"FailedPrecondition", "FAILED_PRECONDITION"},
+	{"Aborted", "ABORTED"},
+	{"OutOfRange", "OUT_OF_RANGE"},
+	{"Unimplemented", "UNIMPLEMENTED"},
+	{"Internal", "INTERNAL"},
+	{"Unavailable", "UNAVAILABLE"},
+	{"DataLoss", "DATA_LOSS"},
+	{"Unauthenticated", "UNAUTHENTICATED"},
 }
 
 func (p *piece) grpc(dst []byte, status int) []byte {
