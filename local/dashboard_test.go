@@ -274,13 +274,16 @@ func TestDashboardAndTurbine(t *testing.T) {
 	jars := dashboardJars(t)
 	p := unpack(t, filepath.Join(jars, dashboardWAR))
 	const fallback = "  fallback: {response: {body: \"[]\"}}\n"
-	f := run(t, Options{StandIns: true, NoPrometheus: true}, map[string]string{"mesh.yaml": documents(
-		strings.ReplaceAll(deployment("v1", 2, ""), "web", "front"),
+	services := documents(
 		guarded("good", 2, "", ""),
 		guarded("bad", 1, "    circuitBreaker: {sleepWindowInMilliseconds: 600000}\n", fallback),
 		guarded("half", 1, "    circuitBreaker: {sleepWindowInMilliseconds: 50}\n    execution: {isolation: {thread: {timeoutInMilliseconds: 600000}}}\n", fallback),
 		guarded("pooled", 1, "    execution: {isolation: {strategy: THREAD, thread: {timeoutInMilliseconds: 600000}}}\n", ""),
-	)})
+	)
+	replicas := func(n int) string {
+		return documents(strings.ReplaceAll(deployment("v1", n, ""), "web", "front"), services)
+	}
+	f := run(t, Options{StandIns: true, NoPrometheus: true}, map[string]string{"mesh.yaml": replicas(2)})
 	eventually := func(what string, holds func() bool) { // two more programs run besides
 		t.Helper()
 		for end := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
@@ -440,5 +443,13 @@ func TestDashboardAndTurbine(t *testing.T) {
 	})
 	eventually("the page shows it closed", func() bool {
 		return strings.Contains(p.show(admin.events())["CIRCUIT_half@front-v1-0"].text(), "Circuit Closed")
+	})
+	before := admin.events()
+	f.write("mesh.yaml", replicas(1))
+	eventually("the page takes away the cards of a client that has gone", func() bool {
+		left := p.show(before + admin.events())
+		_, circuit := left["CIRCUIT_good@front-v1-1"]
+		_, pool := left["THREAD_POOL_pooled.default@front-v1-1"]
+		return !circuit && !pool
 	})
 }
