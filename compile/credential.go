@@ -185,6 +185,7 @@ func (m *Mesh) serverTLS(c credentials, t *networking.ServerTLSSettings, r *repo
 	}
 	out := &model.ServerTLS{Mode: mode}
 	if mode == model.PassthroughTLS {
+		c.unopened(t, r)
 		return out, true
 	}
 	if !m.serverCertificates(c, t, out, r) {
@@ -202,6 +203,26 @@ func (m *Mesh) serverTLS(c credentials, t *networking.ServerTLSSettings, r *repo
 		r.warn(c.object, noEffect, c.field+".insecureSkipVerify", "use mode OPTIONAL_MUTUAL or SIMPLE", "insecureSkipVerify has no effect yet: a client's certificate must verify")
 	}
 	return out, versions(c, t, out, r)
+}
+
+// unopened warns where certificates stand that nothing here shows: the mode of a server that names none is PASSTHROUGH.
+func (c credentials) unopened(t *networking.ServerTLSSettings, r *report) {
+	field := ""
+	switch {
+	case t.CredentialName != "":
+		field = ".credentialName"
+	case len(t.CredentialNames) > 0:
+		field = ".credentialNames"
+	case t.ServerCertificate != "":
+		field = ".serverCertificate"
+	default:
+		return
+	}
+	why := "mode PASSTHROUGH"
+	if !c.object.Has(c.field + ".mode") {
+		why = "tls without mode is PASSTHROUGH, which"
+	}
+	r.warn(c.object, noEffect, c.field+field, "write mode: SIMPLE to end TLS here, or remove it", "%s passes TLS on unopened: %s has no effect", why, field[1:])
 }
 
 // versions translates the range of versions, and the suites.

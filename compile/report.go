@@ -49,9 +49,19 @@ func (r *report) inform(o *config.Object, id ID, field, remedy, format string, a
 	r.add(o, id, config.Info, field, fmt.Sprintf(format, args...), remedy)
 }
 
+// removed are fields that Istio's types still have, and what came in their place.
+var removed = map[string]string{
+	"consecutiveErrors": "write consecutive5xxErrors, or consecutiveGatewayErrors for 502, 503 and 504 only, as consecutiveErrors was",
+}
+
 // without warns of a field that this version reads and leaves alone.
 func (r *report) without(o *config.Object, field string) {
-	r.warn(o, noEffect, field, "remove it, or keep it for a version that has it", "%s has no effect yet", field[strings.LastIndexByte(field, '.')+1:])
+	name := field[strings.LastIndexByte(field, '.')+1:]
+	if remedy, gone := removed[name]; gone {
+		r.warn(o, noEffect, field, remedy, "%s has no effect: Istio no longer reads it", name)
+		return
+	}
+	r.warn(o, noEffect, field, "remove it, or keep it for a version that has it", "%s has no effect yet", name)
 }
 
 // sorted returns the findings in the order of the files.

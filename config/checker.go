@@ -143,6 +143,7 @@ func (c *checker) metadata(m *metav1.ObjectMeta, k *kind) {
 		c.label("metadata.namespace", c.object.Namespace)
 	}
 	c.labels("metadata.labels", m.Labels)
+	c.annotations("metadata.annotations", m.Annotations)
 	for key := range m.Annotations {
 		if len(validation.IsQualifiedName(strings.ToLower(key))) > 0 {
 			c.bad(idName, "metadata.annotations["+key+"]", clip(strconv.Quote(key))+" is not a valid annotation", "use [prefix/]name of letters, digits, -, _ and .")

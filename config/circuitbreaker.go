@@ -225,6 +225,9 @@ func checkCircuitBreaker(c *checker, b *CircuitBreaker) {
 			c.warn(idMeaningless, field, "the property means nothing to a proxy and has no effect", p.remedy)
 		}
 	}
+	if b.Hystrix.CircuitBreaker.ForceOpen && b.Hystrix.CircuitBreaker.ForceClosed {
+		c.warn(idMeaningless, "spec.hystrix.circuitBreaker.forceClosed", "forceClosed has no effect: forceOpen comes first, and nothing is let through", "remove one of them")
+	}
 	if b.Hystrix.Execution.Isolation.Strategy == "THREAD" {
 		c.warn(idMeaningless, "spec.hystrix.execution.isolation.strategy", "there is no thread pool here: nothing bounds what runs at once", "write SEMAPHORE with semaphore.maxConcurrentRequests, or bound connections by a DestinationRule's connectionPool")
 	}

@@ -269,6 +269,8 @@ func (c *checker) backendWeight(field string, w int32) {
 	c.unless(w >= 0 && w <= 1000000, idWeight, field, fmt.Sprintf("the weight %d is out of range", w), "write a weight from 0 to 1000000")
 }
 
+const gatewayDurationRemedy = "write whole hours, minutes, seconds or milliseconds such as 1h30m, 10s or 500ms"
+
 // gatewayDurationForm is GEP-2257: up to four parts of up to five digits, no fractions.
 var gatewayDurationForm = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
 
@@ -286,7 +288,7 @@ func (c *checker) gatewayDuration(field string, d *gatewayv1.Duration) (time.Dur
 	}
 	t, err := GatewayDuration(*d)
 	if err != nil {
-		c.bad(idDuration, field, err.Error(), "write whole hours, minutes, seconds or milliseconds such as 1h30m, 10s or 500ms")
+		c.bad(idDuration, field, err.Error(), gatewayDurationRemedy)
 	}
 	return t, err == nil
 }

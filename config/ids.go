@@ -32,6 +32,7 @@ const (
 	idRepeated    = "OR1041"
 	idValue       = "OR1042"
 	idMeaningless = "OR1050"
+	idAnnotation  = "OR1051"
 )
 
 // ID describes one kind of finding.
@@ -76,7 +77,8 @@ var IDs = []ID{
 	{idLabel, refused, "a label or selector is not valid"},
 	{idRepeated, refused, "an item that must be unique is repeated"},
 	{idValue, refused, "a value is not valid in this place"},
-	{idMeaningless, "", "a property of Hystrix means nothing to a proxy and has no effect"},
+	{idMeaningless, "", "a property of Hystrix has no effect: it means nothing to a proxy, or another comes first"},
+	{idAnnotation, "IST0108", "an annotation of the mesh's does not exist; it has no effect"},
 }
 
 // codes holds Istio's code by our id.

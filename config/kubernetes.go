@@ -174,6 +174,7 @@ func (c *checker) replicas(n *int32) {
 // template checks a pod template and that its labels are selected.
 func (c *checker) template(selector *metav1.LabelSelector, t *corev1.PodTemplateSpec) {
 	c.labels("spec.template.metadata.labels", t.Labels)
+	c.annotations("spec.template.metadata.annotations", t.Annotations)
 	if c.required(selector != nil, "spec.selector", "write matchLabels that the template's labels have") {
 		c.labels("spec.selector.matchLabels", selector.MatchLabels)
 		if len(selector.MatchLabels)+len(selector.MatchExpressions) == 0 {

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 // appendJSONText writes a JSON string.
@@ -78,6 +80,10 @@ func (d *decoder) into(n *node, v reflect.Value) {
 	case reflect.Slice:
 		d.intoSlice(n, v)
 	case reflect.String:
+		if n.shape == number && v.Type() == reflect.TypeFor[gatewayv1.Duration]() {
+			d.add(n, idType, mismatch(n, "a duration"), gatewayDurationRemedy)
+			return
+		}
 		if n.shape != text {
 			d.wrong(n, "a string")
 			return
