@@ -89,3 +89,34 @@ func TestResponseLimitsAlongTheWay(t *testing.T) {
 		}
 	}
 }
+
+// The room for what proxies add is for them: a client that asks a sidecar itself has the limit that everybody has.
+func TestLimitsWithoutAProxyBefore(t *testing.T) {
+	b := newBackend(t)
+	m := start(t, b.address(), setting{})
+	fields := func(rest int) (all [][2]string) {
+		for range 9 {
+			all = append(all, [2]string{"x", strings.Repeat("y", 6000)})
+		}
+		return append(all, [2]string{"x", strings.Repeat("y", rest)})
+	}
+	f := func(name string, fields [][2]string, want int) {
+		t.Helper()
+		head := "GET / HTTP/1.1\r\nHost: app\r\n"
+		for _, k := range fields {
+			head += k[0] + ": " + k[1] + "\r\n"
+		}
+		c := dial(t, m.Address(inbound))
+		c.send(head + "\r\n")
+		if a := c.must("GET"); a.status != want {
+			t.Errorf("%s: %d, want %d", name, a.status, want)
+		}
+		c2 := dial2(t, m.Address(inbound))
+		if got := c2.await(c2.open(true, append(request2("GET", "/"), fields...)...)); got != fmt.Sprint(want) {
+			t.Errorf("%s, HTTP/2: %q, want %d", name, got, want)
+		}
+	}
+	f("within it", fields(6000), 200)
+	f("beyond it", fields(8000), 431)
+	f("beyond it, by a proxy", append(fields(7800), [2]string{"x-outrider-peer", "name=web"}), 200)
+}

@@ -222,6 +222,25 @@ func (x *exchange) refuse(err error) {
 	x.answerEarly(badRequest, status, err.Error())
 }
 
+// oversized refuses a head that is within the limit only with what proxies before a sidecar add, if none has sent it: one
+// that has introduces itself.
+func (x *exchange) oversized() bool {
+	most := x.conn.proxy.limits.Head.Head
+	if most == 0 {
+		most = http1.DefaultLimits.Head
+	}
+	if x.headReceived <= int64(most) {
+		return false
+	}
+	if _, ok := x.req.Get(message.XOutriderPeer); ok {
+		return false
+	}
+	x.conn.proxy.metrics.Abuse(telemetry.HeadSize)
+	x.req.Close, x.linger = true, x.stream == nil
+	x.say(badRequest, 431, "the head is larger than the limit")
+	return true
+}
+
 // large says that a limit on heads and trailers acted.
 func large(err error) bool {
 	refusal := (*http1.Error)(nil)
@@ -255,6 +274,9 @@ func (x *exchange) answerEarly(o outcome, status int, why string) {
 func (x *exchange) match() bool {
 	c := x.conn
 	x.deadline = never
+	if x.b.spec.Direction == model.Inbound && x.oversized() {
+		return false
+	}
 	x.recognise()
 	x.body()
 	if x.foreign { // h2c among them, whose requests would pass unread (RFC 9220 §3)
