@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -142,14 +143,23 @@ func TestCertificateReloads(t *testing.T) {
 	m := up(t, named80("grpc")+secureEntry, apps(app))
 	m.edit("secret.yaml", secret)
 	at := m.at("entry", 18080)
-	var dialled, sent atomic.Int64
+	var dialled, ended, sent atomic.Int64
 	over, done := make(chan struct{}), make(chan struct{})
 	channel := dialGRPC(t, at, "shop.example", grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: a.pool(), ServerName: "shop.example"})),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			dialled.Add(1)
-			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+			return watched{c, &ended}, err
 		}))
 	kept := []*http.Client{m.trusting(a, 1, at, &dialled), m.trusting(a, 2, at, &dialled)}
+	for _, c := range kept {
+		t := c.Transport.(*http.Transport)
+		dial := t.DialContext
+		t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := dial(ctx, network, address)
+			return watched{c, &ended}, err
+		}
+	}
 	const callers = 8
 	go func() { // ends before done is closed, which the test waits for
 		defer close(done)
@@ -176,7 +186,6 @@ func TestCertificateReloads(t *testing.T) {
 		return c.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
 	}
 	m.await("the load has begun", func() bool { return sent.Load() >= 20*callers })
-	connections := dialled.Load()
 	for range reloads {
 		if got := shown(); got != serial {
 			t.Errorf("a new connection is shown certificate %d, want %d", got, serial)
@@ -191,10 +200,24 @@ func TestCertificateReloads(t *testing.T) {
 	}
 	close(over)
 	<-done
-	if n := dialled.Load(); n != connections {
-		t.Errorf("%d connections were opened while certificates changed, want none", n-connections)
+	if n := ended.Load(); n != 0 { // a client of HTTP/1 may open another one whenever all are busy
+		t.Errorf("%d connections were ended while certificates changed, want none", n)
 	}
-	t.Logf("%d requests and calls on %d connections over %d certificates", sent.Load(), connections, reloads+1)
+	t.Logf("%d requests and calls on %d connections over %d certificates", sent.Load(), dialled.Load(), reloads+1)
+}
+
+// watched is a client's connection that counts its end, where that is not the client's own doing.
+type watched struct {
+	net.Conn
+	ended *atomic.Int64
+}
+
+func (w watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		w.ended.Add(1)
+	}
+	return n, err
 }
 
 // useEntry is one use of the gateway: a gRPC call, or a plain request that gets an answer, if only gRPC's of not being one.
