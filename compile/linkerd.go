@@ -62,7 +62,7 @@ func readLinkerdRoute(o *config.Object, r *report) *linkerdRoute {
 	}
 	out := &linkerdRoute{retries: a.retries(), request: a.duration(timeoutRequest), response: a.duration(timeoutResponse)}
 	if _, ok := o.Annotations[timeoutIdle]; ok {
-		a.without(timeoutIdle)
+		a.report.warn(o, noEffect, annotation(timeoutIdle), "bound the whole stream by "+timeoutRequest+", or the answer by "+timeoutResponse+", and remove it", "%s has no effect yet: a stream may be quiet for as long as it likes", timeoutIdle)
 	}
 	return out
 }
