@@ -126,7 +126,7 @@ func TestUpLimits(t *testing.T) {
 	// Between the limit and what passes is room for what proxies add on the way, to requests and to answers.
 	limit(t, "--max-head-bytes 10000", func(m *limited) {
 		m.everywhere(200, get("/", "A: "+long(3000), "B: "+long(3000)))
-		m.everywhere(431, get("/", "A: "+long(5000), "B: "+long(5000)))
+		m.everywhere(431, get("/", "A: "+long(6000), "B: "+long(6000)))
 	})
 	limit(t, "--max-header-fields 30", func(m *limited) {
 		m.everywhere(200, get("/", "A: a", "B: b"))
