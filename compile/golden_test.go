@@ -387,6 +387,9 @@ func ruleText(r *model.Rule, used map[string]bool) string {
 		if r.Route.BackendTimeout != 0 {
 			out += " backendTimeout=" + r.Route.BackendTimeout.String()
 		}
+		if r.Route.Idle != 0 {
+			out += " idle=" + r.Route.Idle.String()
+		}
 		out += resilienceText(r.Route, used)
 	}
 	if c := r.CORS; c != nil {

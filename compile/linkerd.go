@@ -29,8 +29,8 @@ const (
 
 // linkerdRoute is what Linkerd's annotations say of an object's routes. A route with any of them follows none of its Service's.
 type linkerdRoute struct {
-	retries           *model.Retries // nil says nothing
-	request, response *model.Duration
+	retries                 *model.Retries // nil says nothing
+	request, response, idle *model.Duration
 }
 
 // annotated reads annotations of one object.
@@ -60,11 +60,9 @@ func readLinkerdRoute(o *config.Object, r *report) *linkerdRoute {
 	if !any {
 		return nil
 	}
-	out := &linkerdRoute{retries: a.retries(), request: a.duration(timeoutRequest), response: a.duration(timeoutResponse)}
-	if _, ok := o.Annotations[timeoutIdle]; ok {
-		a.report.warn(o, noEffect, annotation(timeoutIdle), "bound the whole stream by "+timeoutRequest+", or the answer by "+timeoutResponse+", and remove it", "%s has no effect yet: a stream may be quiet for as long as it likes", timeoutIdle)
+	return &linkerdRoute{
+		retries: a.retries(), request: a.duration(timeoutRequest), response: a.duration(timeoutResponse), idle: a.duration(timeoutIdle),
 	}
-	return out
 }
 
 // retries are on statuses that are named, and wherever the request was certainly not processed; an attempt that took longer than
@@ -188,6 +186,9 @@ func (l *linkerdRoute) apply(route *model.Route) {
 	}
 	if l.response != nil {
 		route.BackendTimeout = *l.response
+	}
+	if l.idle != nil {
+		route.Idle = *l.idle
 	}
 }
 

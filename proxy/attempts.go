@@ -248,6 +248,8 @@ func (x *exchange) broke(err error) (v verdict, stopped bool) {
 // late is what an exchange ends for whose time is over.
 func (x *exchange) late() outcome {
 	switch t := now(); {
+	case x.idled():
+		return idleTimeout
 	case t < x.due() && x.tryDue() < x.due():
 		return upstreamTimeout
 	case x.bounded && t >= x.bound:

@@ -56,6 +56,7 @@ type exchange struct {
 	shared     *upstream.Shared // whose stream call is
 	admission  upstream.Admission
 	last       lastPiece
+	heard      heard
 	turn       *upstream.Turn    // nil until the exchange first has to wait for a connection
 	retrying   *upstream.Cluster // counts the exchange as a retry
 	answer     *link.Buffer      // received from up and not yet used
@@ -334,12 +335,15 @@ func (x *exchange) limit() {
 	if timeout > 0 {
 		x.deadline = x.begin + timeout
 	}
-	for _, t := range [3]int64{timeout, x.rule.perTry, x.rule.backendTimeout} {
+	for _, t := range [4]int64{timeout, x.rule.perTry, x.rule.backendTimeout, x.rule.idle} {
 		if t > 0 && t < int64(fineBelow) {
 			x.hurry()
 		}
 	}
 	x.tryDeadline = never
+	if x.rule.idle > 0 {
+		x.watch.pulse.begin(x.rule.idle)
+	}
 	x.allow(timeout)
 	x.watch.arm(x.deadline)
 	if x.stream == nil {
@@ -423,6 +427,7 @@ func (x *exchange) finish() {
 		x.conn.proxy.conns.relax()
 	}
 	x.lean(0)
+	x.watch.pulse.end()
 	if x.pump != nil {
 		x.pump.end()
 		x.received += x.pump.bytes

@@ -21,6 +21,7 @@ const (
 	upstreamTimeout
 	routeTimeout
 	clientDeadline
+	idleTimeout
 	clientGone
 	slowBody
 	slowRead
@@ -60,6 +61,7 @@ var endings = [outcomeCount]ending{
 	upstreamTimeout:   {name: "upstream_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},
 	routeTimeout:      {name: "route_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},
 	clientDeadline:    {name: "client_deadline", status: 504, flags: telemetry.UT, body: "the deadline that the client set has passed"},
+	idleTimeout:       {name: "idle_timeout", status: 504, flags: telemetry.SI, body: "nothing has passed for as long as the route allows"},
 	clientGone:        {name: "client_gone", flags: telemetry.DC},
 	slowBody:          {name: "slow_body", status: 408, flags: telemetry.SI},
 	slowRead:          {name: "slow_read", flags: telemetry.SI},
@@ -74,6 +76,15 @@ var endings = [outcomeCount]ending{
 	rateLimited:       {name: "rate_limited", status: 429, flags: telemetry.RL, body: "local_rate_limited"},
 	rateLimitError:    {name: "rate_limit_error", status: 500, flags: telemetry.RLSE},
 	faultAbort:        {name: "fault_abort", status: 503, flags: telemetry.FI, body: faultText},
+}
+
+// late says that an outcome is an endpoint's not having answered in time.
+func (o outcome) late() bool {
+	switch o {
+	case upstreamTimeout, routeTimeout, clientDeadline, breakerTimeout, idleTimeout:
+		return true
+	}
+	return false
 }
 
 // String returns the name that users see.

@@ -83,12 +83,12 @@ func (x *exchange) executionEnd(v verdict) breaker.Outcome {
 	if v == answered {
 		return breaker.Failed
 	}
-	switch x.failure.outcome {
-	case upstreamTimeout, routeTimeout, clientDeadline, breakerTimeout:
+	switch o := x.failure.outcome; {
+	case o.late():
 		return breaker.TimedOut
-	case upstreamOverflow:
+	case o == upstreamOverflow:
 		return breaker.PoolRejected
-	case badRequest:
+	case o == badRequest:
 		return breaker.ClientError
 	}
 	return breaker.Failed
@@ -138,7 +138,7 @@ func (x *exchange) release(t int64) {
 		x.ticket.End(x.breaker.Errors.GRPC(x.grpcStatus), t)
 	case x.outcome == passed && x.complete:
 		x.ticket.End(x.breaker.Errors.HTTP(x.status), t)
-	case x.outcome == routeTimeout || x.outcome == upstreamTimeout || x.outcome == clientDeadline:
+	case x.outcome.late():
 		x.ticket.End(breaker.TimedOut, t)
 	case x.outcome == upstreamReset || x.outcome == upstreamProtocol:
 		x.ticket.End(breaker.Failed, t)
@@ -168,7 +168,7 @@ func (x *exchange) judge(v verdict) {
 		if s := x.seenStatus(); !m.Outlier.Passed(s) {
 			c = m.Outlier.Answered(s, now())
 		}
-	case f.outcome == upstreamTimeout || f.outcome == routeTimeout || f.outcome == clientDeadline || f.outcome == breakerTimeout:
+	case f.outcome.late():
 		c = m.Outlier.TimedOut(now())
 	case f.outcome == upstreamConnect || f.fate == unknown && (f.outcome == upstreamReset || f.outcome == upstreamProtocol):
 		c = m.Outlier.Failed(now())

@@ -171,6 +171,9 @@ func (x *exchange) newPump() *pump {
 	if p.body.spare = nil; x.lenient {
 		p.body.spare = &x.watch.lenience
 	}
+	if p.body.pulse = nil; x.rule != nil && x.rule.idle > 0 {
+		p.body.pulse = &x.watch.pulse
+	}
 	x.watch.excused.Store(x.req.ExpectContinue) // until it is told to go on
 	if s := x.stream; s != nil {
 		p.body.from, p.client = s.call, s.call

@@ -48,6 +48,11 @@ func (x *exchange) deliver(to sink, none bool) bool {
 		x.last = lastPiece{from, x}
 		from = &x.last
 	}
+	if x.rule.idle > 0 {
+		x.watch.beats.Add(1)
+		x.heard = heard{from, &x.watch.pulse}
+		from = &x.heard
+	}
 	x.lasting.Store(x.grpc)
 	n, failed, lost := carry(to, from, x.responseMessages())
 	if x.stream != nil {

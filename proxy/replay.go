@@ -21,6 +21,7 @@ type replay struct {
 	state atomic.Int32
 	mark  *atomic.Uint32 // odd while more is waited for; nil where nobody wants to know
 	spare *lenience      // is told of waits; nil where nobody wants to know
+	pulse *pulse         // is told of each piece; nil where nobody wants to know
 	ended bool           // from has nothing more
 	bytes int64          // that from has given
 	// copies, where there are any, get each piece once.
@@ -59,6 +60,9 @@ func (r *replay) Next() (p []byte, end bool, err error) {
 	}
 	r.ended = end
 	r.bytes += int64(len(p))
+	if r.pulse != nil && (len(p) > 0 || end) {
+		r.pulse.beats.Add(1)
+	}
 	if r.count != nil {
 		r.count.Feed(p)
 	}

@@ -30,6 +30,7 @@ type rule struct {
 	timeout        int64 // nanoseconds; 0 is none
 	backendTimeout int64
 	perTry         int64
+	idle           int64
 	retries        *retries
 }
 
@@ -95,7 +96,7 @@ func newRule(s *model.Rule, clusters map[string]*upstream.Cluster) (*rule, error
 	if s.Route == nil {
 		return r, nil
 	}
-	r.timeout, r.backendTimeout = int64(s.Route.Timeout), int64(s.Route.BackendTimeout)
+	r.timeout, r.backendTimeout, r.idle = int64(s.Route.Timeout), int64(s.Route.BackendTimeout), int64(s.Route.Idle)
 	if s.Route.Retries != nil {
 		r.perTry = int64(s.Route.Retries.PerTry)
 	}

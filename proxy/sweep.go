@@ -56,6 +56,7 @@ const (
 	drained
 	unsentBody   // the client does not go on with its body
 	unreadAnswer // the client does not go on reading
+	stilled      // nothing has passed for as long as the route allows
 )
 
 // arm begins a busy phase that may last until deadline. It reports whether the phase before was ended from outside, which
@@ -113,6 +114,7 @@ type watch struct {
 	guard
 	motion
 	lenience
+	pulse
 	client waiter
 	// gone says that a stream has ended for good: that ends every phase, the ones that are yet to begin included.
 	gone atomic.Bool
@@ -165,6 +167,9 @@ func (w *watch) check(t int64) (due int64) {
 	switch {
 	case d == fired:
 		return never
+	case w.limit.Load() > 0 && d&idleBit == 0 && w.still(t):
+		w.guard.fire(d, stilled, w.interrupt)
+		return t
 	case d <= t:
 		if m := w.moved(d, t); m > t {
 			w.guard.deadline.CompareAndSwap(d, m&^idleBit)
@@ -175,7 +180,7 @@ func (w *watch) check(t int64) (due int64) {
 	case d&idleBit != 0:
 		return never // none the wiser for being punctual
 	}
-	return d
+	return min(d, w.beat())
 }
 
 // vanish ends the phase, whatever it is, as the client has gone.

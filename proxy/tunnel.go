@@ -107,6 +107,7 @@ func (x *exchange) tunnel() {
 	c := x.conn
 	x.complete, x.again = true, false
 	x.watch.free.Store(true)
+	x.watch.pulse.end()
 	x.watch.waiting.Store(0)
 	until := never
 	if x.raw && x.up != nil {

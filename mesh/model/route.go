@@ -90,6 +90,8 @@ type Route struct {
 	Timeout Duration `json:"timeout,omitempty"`
 	// BackendTimeout bounds each attempt (HTTPRoute backendRequest); 0 is none.
 	BackendTimeout Duration `json:"backendTimeout,omitempty"`
+	// Idle bounds how long nothing of a message may pass in either direction; 0 is none.
+	Idle Duration `json:"idle,omitempty"`
 	// Retries is nil where a request is sent again only if it certainly was not processed.
 	Retries *Retries `json:"retries,omitempty"`
 	Fault   *Fault   `json:"fault,omitempty"`
