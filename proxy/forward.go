@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"strconv"
 	"time"
 
@@ -180,6 +181,9 @@ func (x *exchange) unconnected(e *upstream.Endpoint, err error) verdict {
 		x.target.cluster.Distrusted.Do(func() {
 			x.conn.proxy.log.Warn("no TLS with an endpoint; it is said once", "service", x.target.cluster.Spec.Service.Host, "peer", e.Address(), "reason", h.Err)
 		})
+	}
+	if d := (*net.DNSError)(nil); errors.As(err, &d) {
+		why += ": the name " + d.Name + " cannot be resolved" // a misspelt service is taken for a host outside the mesh
 	}
 	return x.failWith(upstreamConnect, endings[upstreamConnect].status, why, unsent)
 }

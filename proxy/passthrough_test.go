@@ -281,3 +281,13 @@ func TestGarbageBehindARequest(t *testing.T) {
 	}
 	c.closed()
 }
+
+// Who misspells a service asks for a host that is not part of the mesh: the answer says that there is none.
+func TestUnknownHosts(t *testing.T) {
+	p := start(t, snapshotOf(nil), Limits{})
+	c := dial(t, p, "outbound")
+	c.send("GET / HTTP/1.1\r\nHost: apq.invalid\r\n\r\n")
+	if a := c.read("GET"); a.status != 503 || a.field("x-outrider-reason") != "upstream_connect" || !strings.HasSuffix(a.body, ": the name apq.invalid cannot be resolved") {
+		t.Errorf("got %+v", a)
+	}
+}
