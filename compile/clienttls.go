@@ -125,13 +125,8 @@ func (m *Mesh) readBackendTLS(objects []*config.Object, r *report) {
 		b := m.backendTLS(o, &spec.Spec.Validation, r)
 		for i, t := range spec.Spec.TargetRefs {
 			field := element("spec.targetRefs", i)
-			if t.Kind != "Service" || (t.Group != "" && t.Group != "core") {
-				r.warn(o, noEffect, field+".kind", "refer to a Service", "target %s of group %q has no effect yet", t.Kind, t.Group)
-				continue
-			}
-			svc := m.services.find(fullName(string(t.Name), o.Namespace, m.domain), o.Namespace)
-			if svc == nil || svc.entry || svc.Namespace != o.Namespace {
-				r.error(o, unknownHost, field+".name", "check the name, or add the Service", "there is no Service %s/%s", o.Namespace, t.Name)
+			svc := m.policyTarget(o, field, t.LocalPolicyTargetReference, r)
+			if svc == nil {
 				continue
 			}
 			found := false

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayx "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/outrider-mesh/outrider/config"
@@ -19,13 +20,8 @@ func (m *Mesh) readTrafficPolicies(objects []*config.Object, r *report) {
 		}
 		for i, t := range spec.Spec.TargetRefs {
 			field := element("spec.targetRefs", i)
-			if t.Kind != "Service" || (t.Group != "" && t.Group != "core") {
-				r.warn(o, noEffect, field+".kind", "refer to a Service", "target %s of group %q has no effect yet", t.Kind, t.Group)
-				continue
-			}
-			svc := m.services.find(fullName(string(t.Name), o.Namespace, m.domain), o.Namespace)
-			if svc == nil || svc.entry || svc.Namespace != o.Namespace {
-				r.error(o, unknownHost, field+".name", "check the name, or add the Service", "there is no Service %s/%s", o.Namespace, t.Name)
+			svc := m.policyTarget(o, field, t, r)
+			if svc == nil {
 				continue
 			}
 			if spec.Spec.RetryConstraint == nil {
@@ -38,6 +34,20 @@ func (m *Mesh) readTrafficPolicies(objects []*config.Object, r *report) {
 			svc.constraint = constraint(o, svc, spec.Spec.RetryConstraint)
 		}
 	}
+}
+
+// policyTarget returns the Service that a policy of the Gateway API is for, or nil.
+func (m *Mesh) policyTarget(o *config.Object, field string, t gatewayv1.LocalPolicyTargetReference, r *report) *service {
+	if t.Kind != "Service" || (t.Group != "" && t.Group != "core") {
+		r.warn(o, noEffect, field+".kind", "refer to a Service", "target %s of group %q has no effect yet", t.Kind, t.Group)
+		return nil
+	}
+	svc := m.services.find(fullName(string(t.Name), o.Namespace, m.domain), o.Namespace)
+	if svc == nil || svc.entry || svc.Namespace != o.Namespace {
+		r.error(o, unknownHost, field+".name", "check the name, or add the Service", "there is no Service %s/%s", o.Namespace, t.Name)
+		return nil
+	}
+	return svc
 }
 
 // constraint translates c, whose defaults are filled in. All ports of the Service, and all routes to it, spend the same retries.

@@ -213,14 +213,21 @@ func (c *checker) grpcFilters(field string, filters []gatewayv1.GRPCRouteFilter)
 	}
 }
 
-func checkBackendTLSPolicy(c *checker, p *gatewayv1.BackendTLSPolicy) {
-	c.required(len(p.Spec.TargetRefs) > 0, "spec.targetRefs", "name the Service that the policy is for")
-	c.atMost("spec.targetRefs", len(p.Spec.TargetRefs), 16, "targets")
-	for i, t := range p.Spec.TargetRefs {
-		field := item("spec.targetRefs", i)
+// policyTargets checks what a policy is for.
+func policyTargets[T any](c *checker, refs []T, plain func(T) gatewayv1.LocalPolicyTargetReference) {
+	c.required(len(refs) > 0, "spec.targetRefs", "name the Service that the policy is for")
+	c.atMost("spec.targetRefs", len(refs), 16, "targets")
+	for i, ref := range refs {
+		t, field := plain(ref), item("spec.targetRefs", i)
 		c.required(t.Kind != "", field+".kind", "write such as Service")
 		c.required(t.Name != "", field+".name", "name the Service")
 	}
+}
+
+func checkBackendTLSPolicy(c *checker, p *gatewayv1.BackendTLSPolicy) {
+	policyTargets(c, p.Spec.TargetRefs, func(t gatewayv1.LocalPolicyTargetReferenceWithSectionName) gatewayv1.LocalPolicyTargetReference {
+		return t.LocalPolicyTargetReference
+	})
 	v, field := &p.Spec.Validation, "spec.validation"
 	switch {
 	case len(v.CACertificateRefs) == 0 && v.WellKnownCACertificates == nil:

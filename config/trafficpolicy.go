@@ -29,13 +29,7 @@ func defaultTrafficPolicy(p *gatewayx.XBackendTrafficPolicy) {
 }
 
 func checkTrafficPolicy(c *checker, p *gatewayx.XBackendTrafficPolicy) {
-	c.required(len(p.Spec.TargetRefs) > 0, "spec.targetRefs", "name the Service that the policy is for")
-	c.atMost("spec.targetRefs", len(p.Spec.TargetRefs), 16, "targets")
-	for i, t := range p.Spec.TargetRefs {
-		field := item("spec.targetRefs", i)
-		c.required(t.Kind != "", field+".kind", "write such as Service")
-		c.required(t.Name != "", field+".name", "name the Service")
-	}
+	policyTargets(c, p.Spec.TargetRefs, func(t gatewayv1.LocalPolicyTargetReference) gatewayv1.LocalPolicyTargetReference { return t })
 	r := p.Spec.RetryConstraint
 	if r == nil {
 		return

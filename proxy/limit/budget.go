@@ -63,11 +63,7 @@ type Allowance struct {
 	mu       sync.Mutex
 	deposit  int64 // of a request, in thousandths of a retry
 	reserve  int64
-	size     int64 // a slot's nanoseconds
-	next     int64 // when the running slot ends
-	slots    [10]int64
-	at       int // the running slot
-	sum      int64
+	past     // what was saved and not spent: with a slot goes what was spent in it as well
 	overflow uint64
 }
 
@@ -85,13 +81,11 @@ func NewAllowance(ratio, perSecond float64, ttl time.Duration, now int64) (*Allo
 	case ttl < time.Second || ttl > time.Hour:
 		return nil, fmt.Errorf("ttl is %v: it must be between 1s and 1h", ttl)
 	}
-	a := &Allowance{
+	return &Allowance{
 		deposit: int64(ratio*retry + 0.5),
 		reserve: int64(perSecond*retry*ttl.Seconds() + 0.5),
-		size:    int64(ttl) / 10,
-	}
-	a.next = now + a.size
-	return a, nil
+		past:    newPast(10, int64(ttl)/10, now),
+	}, nil
 }
 
 // Request counts one that is no retry.
@@ -128,23 +122,4 @@ func (a *Allowance) Overflows() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.overflow
-}
-
-func (a *Allowance) add(n int64) {
-	a.slots[a.at] += n
-	a.sum += n
-}
-
-// advance forgets the slots that are older than the ttl, what was saved in them as well as what was spent.
-func (a *Allowance) advance(now int64) {
-	if now < a.next {
-		return
-	}
-	n := 1 + (now-a.next)/a.size
-	a.next += n * a.size
-	for range min(n, int64(len(a.slots))) {
-		a.at = (a.at + 1) % len(a.slots)
-		a.sum -= a.slots[a.at]
-		a.slots[a.at] = 0
-	}
 }

@@ -10,19 +10,13 @@ import (
 // Each is counted for the span and up to a tenth of it longer, as in Envoy's retry budget with a budget_interval.
 type Recent struct {
 	span time.Duration
-	size int64 // a slot's nanoseconds
-
-	mu    sync.Mutex
-	next  int64 // when the running slot ends
-	slots [11]int64
-	at    int // the running slot
-	sum   int64
+	mu   sync.Mutex
+	past
 }
 
 // NewRecent returns a count of nothing over a span, which must be at least 10 ns.
 func NewRecent(span time.Duration, now int64) *Recent {
-	size := max(int64(span)/10, 1)
-	return &Recent{span: span, size: size, next: now + size}
+	return &Recent{span: span, past: newPast(11, max(int64(span)/10, 1), now)}
 }
 
 // Span returns how long what has begun is counted.
@@ -32,8 +26,7 @@ func (r *Recent) Span() time.Duration { return r.span }
 func (r *Recent) Add(now int64) {
 	r.mu.Lock()
 	r.advance(now)
-	r.slots[r.at]++
-	r.sum++
+	r.add(1)
 	r.mu.Unlock()
 }
 
@@ -45,15 +38,34 @@ func (r *Recent) Sum(now int64) int {
 	return int(r.sum)
 }
 
-func (r *Recent) advance(now int64) {
-	if now < r.next {
+// past is a sum over the last slots of time.
+type past struct {
+	size  int64 // a slot's nanoseconds
+	next  int64 // when the running slot ends
+	slots []int64
+	at    int // the running slot
+	sum   int64
+}
+
+func newPast(slots int, size, now int64) past {
+	return past{size: size, next: now + size, slots: make([]int64, slots)}
+}
+
+func (p *past) add(n int64) {
+	p.slots[p.at] += n
+	p.sum += n
+}
+
+// advance forgets the slots that are over.
+func (p *past) advance(now int64) {
+	if now < p.next {
 		return
 	}
-	n := 1 + (now-r.next)/r.size
-	r.next += n * r.size
-	for range min(n, int64(len(r.slots))) {
-		r.at = (r.at + 1) % len(r.slots)
-		r.sum -= r.slots[r.at]
-		r.slots[r.at] = 0
+	n := 1 + (now-p.next)/p.size
+	p.next += n * p.size
+	for range min(n, int64(len(p.slots))) {
+		p.at = (p.at + 1) % len(p.slots)
+		p.sum -= p.slots[p.at]
+		p.slots[p.at] = 0
 	}
 }
