@@ -64,7 +64,7 @@ func TestMaxStreamsIsExact(t *testing.T) {
 	}
 	eventually(t, "an idle connection", func() bool { return s.HTTP.Streams() == 0 })
 	for i := range most + 1 {
-		x := &exchange{watch: new(watch), target: &target{cluster: cluster}}
+		x := &exchange{conn: &conn{proxy: p}, watch: new(watch), target: &target{cluster: cluster}}
 		x.req.SetMethod([]byte("PUT"))
 		x.req.SetAuthority([]byte("app"))
 		x.req.BodyLength = message.NoBody
