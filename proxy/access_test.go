@@ -215,6 +215,9 @@ func TestAccessLogSwitches(t *testing.T) {
 		}
 	}
 	ask()
+	eventually(t, "the record of what came before the log", func() bool {
+		return requestsTotal(t, p.metrics.Gatherer(), "response_code")["200"] == 1
+	})
 	apply(&model.AccessLog{File: "/dev/stdout", Format: "one"})
 	ask()
 	eventually(t, "a line", func() bool { return fmt.Sprint(b.lines()) == "[one]" })
