@@ -100,7 +100,7 @@ func (m *mesh) siege(t *testing.T, at, limit string, mebibytes int64, attack fun
 	if limit != "" {
 		before = m.abuse(t, limit)
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(20)) // what the bystander and the tests before leave behind is not to count
+	defer debug.SetGCPercent(debug.SetGCPercent(20)) // garbage is not to count
 	base := inUse()
 	b := m.bystander(t, at)
 	var top int64

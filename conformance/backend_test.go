@@ -19,7 +19,7 @@ const probe = "/probe"
 // aside is the path of those who ask for something while somebody else attacks.
 const aside = "/bystander"
 
-// backend is an HTTP/1.1 application that keeps every byte that reaches it.
+// backend is an HTTP/1.1 application that keeps every byte that reaches it, but for bystanders'.
 type backend struct {
 	socket net.Listener
 	wg     sync.WaitGroup
@@ -36,7 +36,8 @@ type backend struct {
 type taken struct {
 	mu       sync.Mutex
 	raw      []byte
-	messages []string // the request lines of what was there as a whole, but for probes
+	kept     int      // of raw, with the last whole request
+	messages []string // the request lines of what was there as a whole, but for probes and bystanders
 	probed   bool
 }
 
@@ -99,11 +100,16 @@ func (b *backend) close() {
 func (k *taken) whole(line, path string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if path == probe {
+	switch path {
+	case aside: // a siege measures memory: what its bystander asks thousands of times is not kept
+		k.raw = k.raw[:k.kept]
+		return
+	case probe:
 		k.probed = true
-	} else {
+	default:
 		k.messages = append(k.messages, line)
 	}
+	k.kept = len(k.raw)
 }
 
 // script sets what the next request is answered with.
