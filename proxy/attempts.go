@@ -53,6 +53,7 @@ func (x *exchange) failWith(o outcome, status int, why string, f fate) verdict {
 // attempts sends the request, again where that is allowed, until there is an answer to keep, or none to be had.
 func (x *exchange) attempts() verdict {
 	x.deposit()
+	x.spent = false // by the target that these are the fallback of
 	for x.tries = 1; ; x.tries++ {
 		e, v := x.pick()
 		if e == nil {
@@ -74,7 +75,6 @@ func (x *exchange) attempts() verdict {
 func (x *exchange) attempt(e *upstream.Endpoint) verdict {
 	x.tryLimit()
 	x.announce()
-	x.there, x.here, x.distrust = netip.AddrPort{}, netip.AddrPort{}, ""
 	x.engage()
 	begin := int64(0)
 	measures := x.target.cluster.Balancer.Measures()
@@ -162,6 +162,7 @@ func (x *exchange) forgo(v verdict) {
 	}
 	x.drop()
 	x.disengage()
+	x.there, x.here, x.distrust = netip.AddrPort{}, netip.AddrPort{}, ""
 }
 
 // tryLimit arms the deadline of one attempt, where it has one of its own.

@@ -65,6 +65,27 @@ func TestRetryConstraint(t *testing.T) {
 	})
 }
 
+// A fallback's answer stands, although the target's constraint did not allow the retry that would have come before it.
+func TestFallbackBehindARetryConstraint(t *testing.T) {
+	other := goServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("other")) })
+	guarded := hystrix(func(b *model.Breaker) { b.FallbackCluster = "other" })
+	versions(t, func(s *model.Snapshot, r *model.Rule) {
+		guarded(s, r)
+		retrying(model.Retries{Attempts: 5, On: []string{"5xx"}, Origin: &model.Origin{Kind: "HTTPRoute"}})(s, r)
+		s.Clusters[0].Retries = &model.RetryAllowance{Name: "app", TTL: model.Duration(time.Minute)}
+		s.Clusters = append(s.Clusters, model.Cluster{
+			Name: "other", Kind: model.Listed, Port: 80, Protocol: model.HTTP, Service: model.Service{Host: "other"},
+			Endpoints: []model.Endpoint{{Address: other, Weight: 1}},
+		})
+	}, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusInternalServerError)
+	}, func(t *testing.T, c *http.Client, _ *Proxy, _, _ int) {
+		if res, body := fetch(t, c, request("GET", "http://app/", nil)); res.StatusCode != 200 || body != "other" || res.Header.Get("x-outrider-reason") != "fallback" {
+			t.Errorf("%d %q %s, want the fallback's answer", res.StatusCode, body, res.Header.Get("x-outrider-reason"))
+		}
+	})
+}
+
 // An attempt never begins sooner than the least wait after the failure of the one before.
 func TestLeastWait(t *testing.T) {
 	const least = 60 * time.Millisecond

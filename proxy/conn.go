@@ -99,9 +99,6 @@ func (c *conn) heads() (l http1.Limits) {
 	case model.Gateway:
 		l.NoUnderscore = !c.proxy.limits.Underscores
 	case model.Inbound:
-		if l.Head == 0 {
-			l.Head = http1.DefaultLimits.Head
-		}
 		l.Head += addedBytes
 	}
 	return l

@@ -226,11 +226,7 @@ func (x *exchange) refuse(err error) {
 // oversized refuses a head that is within the limit only with what proxies before a sidecar add, if none has sent it: one
 // that has introduces itself.
 func (x *exchange) oversized() bool {
-	most := x.conn.proxy.limits.Head.Head
-	if most == 0 {
-		most = http1.DefaultLimits.Head
-	}
-	if x.headReceived <= int64(most) {
+	if x.headReceived <= int64(x.conn.proxy.limits.Head.Head) {
 		return false
 	}
 	if _, ok := x.req.Get(message.XOutriderPeer); ok {

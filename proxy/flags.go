@@ -5,16 +5,12 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-
-	"github.com/outrider-mesh/outrider/wire/http1"
 )
 
 // Flags adds a flag for each of the limits to f, which sets it in l: one definition for every program that runs proxies.
 // A value out of range is refused as f is parsed.
 func (l *Limits) Flags(f *flag.FlagSet) {
-	heads, d := http1.DefaultLimits, DefaultLimits
-	l.Head.Head, l.Head.Fields, l.Head.Field, l.Head.Line = heads.Head, heads.Fields, heads.Field, heads.Line
-	l.HeadTimeout, l.Idle, l.StreamIdle, l.Connections, l.Streams = d.HeadTimeout, d.Idle, d.StreamIdle, d.Connections, d.Streams
+	*l = l.orDefault()
 	f.Var(&count{at: &l.Head.Head, least: leastHead, most: mostHead}, "max-head-bytes", "how many `bytes` the head of a request or an answer may have")
 	f.Var(&count{at: &l.Head.Fields, least: 1, most: mostHead}, "max-header-fields", "how many header `fields` it may have")
 	f.Var(&count{at: &l.Head.Field, least: leastHead, most: mostHead}, "max-header-bytes", "how many `bytes` one header field may have")

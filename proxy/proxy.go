@@ -63,6 +63,7 @@ type Limits struct {
 var DefaultLimits = Limits{HeadTimeout: 10 * time.Second, Idle: time.Hour, StreamIdle: 5 * time.Minute, Connections: 1 << 16, Streams: 100}
 
 func (l Limits) orDefault() Limits {
+	l.Head = l.Head.OrDefault()
 	if l.HeadTimeout <= 0 {
 		l.HeadTimeout = DefaultLimits.HeadTimeout
 	}

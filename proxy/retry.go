@@ -202,10 +202,10 @@ func (x *exchange) retry(v verdict) bool {
 func (x *exchange) deposit() {
 	a, c := x.retries().allowance, x.target.cluster
 	if a != nil {
-		a.Request(now())
+		a.Request(x.lately())
 	}
 	if c != nil && c.Retries != nil {
-		c.Retries.Request(now())
+		c.Retries.Request(x.lately())
 	}
 }
 

@@ -64,21 +64,26 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func TestRun(t *testing.T) {
-	dir := t.TempDir()
-	file, readyFile := filepath.Join(dir, "s.json"), filepath.Join(dir, "ready.json")
-	write(t, file, 201)
+// begin runs the program until stop is called, and returns once it is ready.
+func begin(t *testing.T, file, readyFile string) (told ready, log *output, stop func(), done chan int) {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	var log output
-	done := make(chan int)
+	log, done = new(output), make(chan int)
 	go func() {
-		done <- run(ctx, []string{"run", "--snapshot", file, "--admin", "127.0.0.1:0", "--ready-file", readyFile}, io.Discard, &log)
+		done <- run(ctx, []string{"run", "--snapshot", file, "--admin", "127.0.0.1:0", "--ready-file", readyFile}, io.Discard, log)
 	}()
-	var told ready
 	eventually(t, "the ready file", func() bool {
 		b, err := os.ReadFile(readyFile)
 		return err == nil && json.Unmarshal(b, &told) == nil
 	})
+	return told, log, stop, done
+}
+
+func TestRun(t *testing.T) {
+	dir := t.TempDir()
+	file, readyFile := filepath.Join(dir, "s.json"), filepath.Join(dir, "ready.json")
+	write(t, file, 201)
+	told, log, stop, done := begin(t, file, readyFile)
 	proxyURL, err := url.Parse("http://" + told.Proxy)
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +137,6 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A limit that a flag sets holds.
 // TestProbe asks the application of a snapshot, and tells by metrics and log what comes of it.
 func TestProbe(t *testing.T) {
 	dir := t.TempDir()
@@ -158,17 +162,7 @@ func TestProbe(t *testing.T) {
 		Period: model.Duration(20 * time.Millisecond), Timeout: model.Duration(10 * time.Second), Successes: 1, Failures: 2,
 	}
 	put(probe)
-	ctx, stop := context.WithCancel(context.Background())
-	var log output
-	done := make(chan int)
-	go func() {
-		done <- run(ctx, []string{"run", "--snapshot", file, "--admin", "127.0.0.1:0", "--ready-file", readyFile}, io.Discard, &log)
-	}()
-	var told ready
-	eventually(t, "the ready file", func() bool {
-		b, err := os.ReadFile(readyFile)
-		return err == nil && json.Unmarshal(b, &told) == nil
-	})
+	told, log, stop, done := begin(t, file, readyFile)
 	says := func(line string) func() bool {
 		return func() bool {
 			r, err := http.Get(told.Admin + "/stats/prometheus")
@@ -199,6 +193,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// A limit that a flag sets holds.
 func TestLimits(t *testing.T) {
 	dir := t.TempDir()
 	file, readyFile := filepath.Join(dir, "s.json"), filepath.Join(dir, "ready.json")

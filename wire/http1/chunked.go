@@ -156,7 +156,7 @@ func (c *Chunks) trailerLine(b []byte, trailers *message.Head, lim *Limits) (use
 	if lf == 1 && b[0] == '\r' {
 		return 2, true, nil
 	}
-	l := lim.orDefault()
+	l := lim.OrDefault()
 	if lf+1 > l.Field || lf < 0 && len(b) > l.Field {
 		return 0, false, errFieldTooLarge
 	}

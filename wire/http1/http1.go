@@ -25,8 +25,8 @@ type Limits struct {
 // DefaultLimits are what Envoy's guide for edge proxies advises.
 var DefaultLimits = Limits{Head: 60 << 10, Fields: 100, Field: 8 << 10, Line: 8 << 10}
 
-// orDefault returns l with its zero fields filled; l may be nil.
-func (l *Limits) orDefault() Limits {
+// OrDefault returns l with its zero fields filled; l may be nil.
+func (l *Limits) OrDefault() Limits {
 	if l == nil {
 		return DefaultLimits
 	}
@@ -128,7 +128,7 @@ var (
 // (RFC 9112 §2.2). A head that is over the limits, or that ReadRequest would surely refuse, fails with *Error before
 // it is complete. What begins with "HTTP/" is taken for a response, and fails with 502.
 func HeadEnd(b []byte, from int, lim *Limits) (n int, err error) {
-	l := lim.orDefault()
+	l := lim.OrDefault()
 	response := len(b) >= 5 && string(b[:5]) == "HTTP/"
 	n, e := headEnd(b, from, &l, response)
 	switch {
@@ -146,7 +146,7 @@ func ResponseHeadEnd(b []byte, from int, lim *Limits) (n int, err error) {
 	if k := min(len(b), len(begin)); string(b[:k]) != begin[:k] {
 		return 0, errStatusLine
 	}
-	l := lim.orDefault()
+	l := lim.OrDefault()
 	n, e := headEnd(b, from, &l, true)
 	switch {
 	case e == nil:

@@ -27,7 +27,7 @@ var targetByte = func() (t [256]bool) {
 // Transfer-Encoding (BodyLength), Expect, Upgrade, TE, Connection and the fields that it nominates, Keep-Alive,
 // Proxy-Connection, HTTP2-Settings. It fails with *Error; r is then of no use.
 func ReadRequest(r *message.Request, head []byte, lim *Limits) error {
-	l := lim.orDefault()
+	l := lim.OrDefault()
 	r.Reset()
 	if e := readRequest(r, head, &l); e != nil {
 		return e

@@ -367,7 +367,7 @@ func TestRequestLimits(t *testing.T) {
 			t.Errorf("%q without underscores: %v, want %v", raw, err, want)
 		}
 	}
-	if got := (&Limits{Fields: 3}).orDefault(); got.Fields != 3 || got.Head != 60<<10 || got.Field != 8<<10 || got.Line != 8<<10 {
+	if got := (&Limits{Fields: 3}).OrDefault(); got.Fields != 3 || got.Head != 60<<10 || got.Field != 8<<10 || got.Line != 8<<10 {
 		t.Errorf("zero fields are not the defaults: %+v", got)
 	}
 }

@@ -11,7 +11,7 @@ import (
 // Transfer-Encoding, Connection and the fields that it nominates, Upgrade (UpgradeTo of a 101 or 426), Keep-Alive, and
 // Proxy-Authenticate but in a 407. It fails with an *Error of status 502; r is then of no use.
 func ReadResponse(r *message.Response, head, method []byte, lim *Limits) error {
-	l := lim.orDefault()
+	l := lim.OrDefault()
 	r.Reset()
 	e := readResponse(r, head, method, &l)
 	switch {
