@@ -375,6 +375,10 @@ func TestNoPlaceIsLost(t *testing.T) {
 					if err := p.Apply(with(connections - uint32(n%3))); err != nil {
 						t.Error(err)
 					}
+					// An endpoint that has none may have one whatever the limit (Envoy).
+					if n, most := valueOf(t, p, "outrider_pool_connections"), float64(connections+len(addresses)-1); n > most {
+						t.Errorf("%v connections, more than %v", n, most)
+					}
 				}
 			})
 			all.Wait()

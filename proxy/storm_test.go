@@ -142,7 +142,7 @@ func (s *storm) client(ctx context.Context, c *http.Client) {
 			got, err = io.ReadAll(res.Body)
 			_ = res.Body.Close()
 		}
-		if took := time.Since(begin); took > stormTimeout+15*time.Second { // the machine may be busy
+		if took := time.Since(begin); took > stormTimeout+5*time.Second { // the machine may be busy
 			s.late.Add(1)
 			s.t.Errorf("a request with a timeout of %v took %v", stormTimeout, took)
 		}
