@@ -25,7 +25,10 @@ func (x *exchange) protect() verdict {
 	case breaker.Throttled:
 		v = x.fail(bulkheadFull, unsent)
 	default:
-		if v = x.execute(t); v == over || v == answered && x.answeredWith() != breaker.Failed {
+		route, latest := x.bind(t)
+		v = x.attempts()
+		x.unbind(route, latest)
+		if v == over || v == answered && x.answeredWith() != breaker.Failed {
 			return v // the end is reported with the exchange's
 		}
 		x.ticket.End(x.executionEnd(v), now())
@@ -43,15 +46,15 @@ func (x *exchange) guarded() *upstream.Breaker {
 	return nil
 }
 
-// execute is all attempts, within the breaker's timeout, which begins at t. Each attempt arms it, and relay lifts it.
-func (x *exchange) execute(t int64) verdict {
+// bind holds the attempts to the breaker's timeout, which begins at t. Each attempt arms it, and relay lifts it. What it
+// returns, unbind takes.
+func (x *exchange) bind(t int64) (route, latest int64) {
+	route, latest = x.deadline, never
 	at, limited := x.ticket.Deadline()
-	if !limited || at >= x.deadline && !x.lenient {
-		return x.attempts()
+	if !limited || at >= route && !x.lenient {
+		return route, latest
 	}
-	route := x.deadline
 	x.deadline, x.bound, x.bounded = min(at, route), at, true
-	latest := never
 	if x.lenient {
 		latest = x.watch.latest.Load()
 		x.watch.latest.Store(min(at, latest))
@@ -59,12 +62,18 @@ func (x *exchange) execute(t int64) verdict {
 	if at-t < int64(fineBelow) {
 		x.hurry()
 	}
-	v := x.attempts()
+	return route, latest
+}
+
+// unbind undoes what bind did.
+func (x *exchange) unbind(route, latest int64) {
+	if !x.bounded {
+		return
+	}
 	x.deadline, x.bounded = route, false
 	if x.lenient {
 		x.watch.latest.Store(latest)
 	}
-	return v
 }
 
 // answeredWith is what the answer's head is to the breaker.
@@ -133,17 +142,18 @@ func (x *exchange) release(t int64) {
 	if x.breaker == nil {
 		return
 	}
+	end := breaker.Abandoned
 	switch {
 	case x.outcome == passed && x.complete && x.grpc && x.grpcStatus >= 0:
-		x.ticket.End(x.breaker.Errors.GRPC(x.grpcStatus), t)
+		end = x.breaker.Errors.GRPC(x.grpcStatus)
 	case x.outcome == passed && x.complete:
-		x.ticket.End(x.breaker.Errors.HTTP(x.status), t)
+		end = x.breaker.Errors.HTTP(x.status)
 	case x.outcome.late():
-		x.ticket.End(breaker.TimedOut, t)
+		end = breaker.TimedOut
 	case x.outcome == upstreamReset || x.outcome == upstreamProtocol:
-		x.ticket.End(breaker.Failed, t)
+		end = breaker.Failed
 	}
-	x.ticket.Close(t)
+	x.ticket.Finish(end, t)
 }
 
 // judge counts what came of an attempt with its endpoint, and tells the outlier detection.

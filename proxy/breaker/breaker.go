@@ -32,12 +32,11 @@ type Breaker struct {
 	next     int64 // no window has anything to complete before
 	health   health
 	rolling  rolling
-	executed samples   // durations of executions
-	total    samples   // durations of commands, with their fallbacks
-	ran      Histogram // of executed's durations, for ever
-	took     Histogram // of total's
-	active   int       // commands that were admitted and are not closed
-	falling  int       // fallbacks that run
+	samples  samples
+	ran      Histogram // of what samples keeps for a while, for ever
+	took     Histogram
+	active   int // commands that were admitted and are not closed
+	falling  int // fallbacks that run
 
 	stored   State  // Closed, Open or HalfOpen, whatever the settings force
 	openedAt int64  // where stored is Open: when the sleep window began
@@ -90,11 +89,9 @@ func (b *Breaker) shape(old Settings, now int64) {
 	}
 	if s.PercentileEnabled != old.PercentileEnabled || s.PercentileWindow != old.PercentileWindow ||
 		s.PercentileBuckets != old.PercentileBuckets || s.PercentileBucketSize != old.PercentileBucketSize {
-		b.executed, b.total = samples{}, samples{}
+		b.samples = samples{}
 		if s.PercentileEnabled {
-			size := int64(s.PercentileWindow) / int64(s.PercentileBuckets)
-			b.executed = newSamples(size, s.PercentileBuckets, s.PercentileBucketSize, now)
-			b.total = newSamples(size, s.PercentileBuckets, s.PercentileBucketSize, now)
+			b.samples = newSamples(int64(s.PercentileWindow)/int64(s.PercentileBuckets), s.PercentileBuckets, s.PercentileBucketSize, now)
 		}
 	}
 	b.due()
@@ -103,8 +100,8 @@ func (b *Breaker) shape(old Settings, now int64) {
 // due says when advance has something to do next.
 func (b *Breaker) due() {
 	b.next = min(b.health.next, b.rolling.next)
-	if b.executed.values != nil {
-		b.next = min(b.next, b.executed.next)
+	if b.samples.values != nil {
+		b.next = min(b.next, b.samples.next)
 	}
 }
 
@@ -121,8 +118,7 @@ func (b *Breaker) advance(now int64) {
 		b.health.skip(now)
 	}
 	b.rolling.advance(now)
-	b.executed.advance(now)
-	b.total.advance(now)
+	b.samples.advance(now)
 	b.due()
 }
 

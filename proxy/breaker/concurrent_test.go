@@ -51,7 +51,7 @@ func TestManyAtOnce(t *testing.T) {
 				if r.IntN(8) == 0 { // two that think it is theirs to close
 					var racers sync.WaitGroup
 					racers.Go(func() { c.Close(at) })
-					c.Close(at)
+					c.Finish(Failed, at)
 					racers.Wait()
 				} else {
 					c.Close(at)
@@ -233,8 +233,7 @@ func BenchmarkCommand(b *testing.B) {
 	for b.Loop() {
 		now += 20_000
 		br.Admit(&c, now)
-		c.End(Succeeded, now+10_000)
-		c.Close(now + 10_000)
+		c.Finish(Succeeded, now+10_000)
 	}
 }
 
@@ -248,8 +247,7 @@ func BenchmarkCommandsAtOnce(b *testing.B) {
 		for p.Next() {
 			at := now.Add(20_000)
 			br.Admit(&c, at)
-			c.End(Succeeded, at)
-			c.Close(at)
+			c.Finish(Succeeded, at)
 		}
 	})
 }

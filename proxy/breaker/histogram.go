@@ -2,7 +2,7 @@ package breaker
 
 import (
 	"math"
-	"slices"
+	"math/bits"
 )
 
 // LatencyBounds are the upper bounds of a Histogram's buckets in seconds: those of the usual exporter for Hystrix,
@@ -32,10 +32,27 @@ type Histogram struct {
 	Sum    uint64                 // nanoseconds
 }
 
-// add takes a duration in nanoseconds.
-func (h *Histogram) add(d int64) {
-	d = max(d, 0)
-	i, _ := slices.BinarySearch(nanoBounds[:], d)
-	h.Counts[i]++
+// add takes a duration in nanoseconds, which is in that bucket.
+func (h *Histogram) add(bucket int, d int64) {
+	h.Counts[bucket]++
 	h.Sum += uint64(d)
 }
+
+// bucketOf returns the bucket for a duration that is not negative, in nanoseconds.
+func bucketOf(d int64) int {
+	i := firstBounds[bits.Len64(uint64(d))]
+	for i < boundCount && d > nanoBounds[i] {
+		i++
+	}
+	return i
+}
+
+// firstBounds is, for each number of bits, the first bucket for a duration that has so many; not many follow that it may be in.
+var firstBounds = func() (first [65]int) {
+	for n := range first {
+		for i := 0; i < boundCount && bits.Len64(uint64(nanoBounds[i])) < n; i++ {
+			first[n] = i + 1
+		}
+	}
+	return first
+}()

@@ -323,6 +323,11 @@ func schedule(t *testing.T, seed uint64) *model {
 			m.endFallback(c, ok)
 			c.ticket.EndFallback(ok)
 		case p < 97:
+			if r.IntN(2) == 0 {
+				o := Outcome(r.IntN(int(PoolRejected) + 1))
+				m.end(c, o, now)
+				c.ticket.Finish(o, now)
+			}
 			m.close(c, now)
 			c.ticket.Close(now)
 			c.ticket.Close(now)

@@ -5,20 +5,25 @@ import (
 	"slices"
 )
 
-// samples keeps the latest durations of each bucket of a window, in whole milliseconds. Its rules are those of
-// HystrixRollingPercentile: the running bucket is not seen, a full bucket overwrites its oldest sample.
+// samples keeps the latest durations of each bucket of a window, in whole milliseconds: each time an execution's and that
+// of its command, with the fallback. Its rules are those of HystrixRollingPercentile: the running bucket is not seen, a
+// full bucket overwrites its oldest sample.
 type samples struct {
 	size   int64
 	next   int64
-	keep   int     // samples in a bucket
-	values []int32 // of all buckets, keep after keep; nil where percentiles are disabled
-	counts []int   // samples that each bucket was given
-	at     int     // the running bucket
+	keep   int      // samples in a bucket
+	values []sample // of all buckets, keep after keep; nil where percentiles are disabled
+	counts []int    // samples that each bucket was given
+	at     int      // the running bucket
+	place  int      // in it, for the next sample
 }
+
+// sample is one command's durations in milliseconds.
+type sample struct{ ran, took int32 }
 
 func newSamples(size int64, buckets, keep int, now int64) samples {
 	buckets++ // the running one is not one of those that are seen
-	return samples{size: size, next: now + size, keep: keep, values: make([]int32, buckets*keep), counts: make([]int, buckets)}
+	return samples{size: size, next: now + size, keep: keep, values: make([]sample, buckets*keep), counts: make([]int, buckets)}
 }
 
 func (s *samples) advance(now int64) {
@@ -32,25 +37,36 @@ func (s *samples) advance(now int64) {
 		if s.at++; s.at == len(s.counts) {
 			s.at = 0
 		}
-		s.counts[s.at] = 0
+		s.counts[s.at], s.place = 0, 0
 		s.next += s.size
 	}
 }
 
-// add takes a duration in nanoseconds.
-func (s *samples) add(d int64) {
+// add takes durations in nanoseconds, which are not negative.
+func (s *samples) add(ran, took int64) {
 	if s.values == nil {
 		return
 	}
-	s.values[s.at*s.keep+s.counts[s.at]%s.keep] = int32(min(max(d, 0)/1e6, math.MaxInt32))
+	s.values[s.at*s.keep+s.place] = sample{int32(min(ran/1e6, math.MaxInt32)), int32(min(took/1e6, math.MaxInt32))}
 	s.counts[s.at]++
+	if s.place++; s.place == s.keep {
+		s.place = 0
+	}
 }
 
-// collect appends the samples of the complete buckets.
+// collect appends the durations of the complete buckets: first all that executions ran, then all that commands took.
 func (s *samples) collect(dst []int32) []int32 {
+	dst = s.each(dst, func(v sample) int32 { return v.ran })
+	return s.each(dst, func(v sample) int32 { return v.took })
+}
+
+func (s *samples) each(dst []int32, of func(sample) int32) []int32 {
 	for i, n := range s.counts {
-		if i != s.at {
-			dst = append(dst, s.values[i*s.keep:][:min(n, s.keep)]...)
+		if i == s.at {
+			continue
+		}
+		for _, v := range s.values[i*s.keep:][:min(n, s.keep)] {
+			dst = append(dst, of(v))
 		}
 	}
 	return dst

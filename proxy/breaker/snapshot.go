@@ -67,16 +67,15 @@ func (b *Breaker) Snapshot(s *Snapshot, now int64) {
 		s.NextProbe = max(0, b.probedAt+b.patience()+1-now)
 	}
 	s.Open = s.State == Open || s.State == HalfOpen || s.State == ForcedOpen
-	kept := b.executed.values != nil
-	s.scratch = b.executed.collect(s.scratch)
-	executed := len(s.scratch)
-	s.scratch = b.total.collect(s.scratch)
+	kept := b.samples.values != nil
+	s.scratch = b.samples.collect(s.scratch)
 	b.mu.Unlock()
 
 	if !kept {
 		s.Execution, s.Command = disabledLatency(), disabledLatency()
 		return
 	}
-	s.Execution = newLatency(s.scratch[:executed])
-	s.Command = newLatency(s.scratch[executed:])
+	commands := len(s.scratch) / 2
+	s.Execution = newLatency(s.scratch[:commands])
+	s.Command = newLatency(s.scratch[commands:])
 }

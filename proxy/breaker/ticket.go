@@ -52,7 +52,9 @@ func (b *Breaker) Admit(t *Ticket, now int64) Verdict {
 	ok, probe := b.admits(now)
 	state, verdict := isOpen, Admitted
 	t.breaker, t.begun, t.probe, t.limit = b, now, 0, 0
-	t.ended.Store(0)
+	if t.ended.Load() != 0 {
+		t.ended.Store(0)
+	}
 	switch s := &b.settings; {
 	case !ok:
 		state |= 1 << ShortCircuited
@@ -156,10 +158,23 @@ func (t *Ticket) mark(must, not, add uint32) bool {
 // Close ends the command: what it holds is given back and its events are counted. Call it on every way out. An
 // execution, or a fallback, that was not reported counts as cancelled; an error for which no fallback was asked counts
 // as one without.
-func (t *Ticket) Close(now int64) {
+func (t *Ticket) Close(now int64) { t.close(0, now) }
+
+// Finish is End, where it did not come before, and Close in one.
+func (t *Ticket) Finish(o Outcome, now int64) { t.close(1<<o.event(), now) }
+
+// close is Close; end is how the execution ended where End did not say.
+func (t *Ticket) close(end uint32, now int64) {
 	s := t.state.Swap(0)
 	if s&isOpen == 0 {
 		return
+	}
+	ended := t.ended.Load()
+	if ended == 0 {
+		ended = now
+	}
+	if s&uint32(decided) == 0 {
+		s |= end
 	}
 	b := t.breaker
 	b.mu.Lock()
@@ -173,14 +188,14 @@ func (t *Ticket) Close(now int64) {
 	}
 	if s&isAdmitted != 0 {
 		b.active--
-		ended := t.ended.Load()
-		if ended == 0 {
-			ended = now
+		ran, took := max(0, ended-t.begun), max(0, now-t.begun)
+		b.samples.add(ran, took)
+		in := bucketOf(took)
+		b.took.add(in, took)
+		if ran != took {
+			in = bucketOf(ran)
 		}
-		b.executed.add(ended - t.begun)
-		b.total.add(now - t.begun)
-		b.ran.add(ended - t.begun)
-		b.took.add(now - t.begun)
+		b.ran.add(in, ran)
 	}
 	if e&(harmful|healthy) != 0 {
 		b.health.running.total++

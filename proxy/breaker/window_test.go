@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -207,12 +208,12 @@ func TestPercentiles(t *testing.T) {
 func TestSamples(t *testing.T) {
 	take := func(s *samples, list ...int64) {
 		for _, d := range list {
-			s.add(d * ms)
+			s.add(d*ms, 2*d*ms)
 		}
 	}
 	read := func(s *samples, at int64) Latency {
 		s.advance(at * ms)
-		return newLatency(s.collect(nil))
+		return newLatency(ran(t, s))
 	}
 	median := func(l Latency) int { return l.At[2] }
 
@@ -242,17 +243,31 @@ func TestSamples(t *testing.T) {
 
 	s = newSamples(10*ms, 2, 3, 0) // a full bucket overwrites
 	take(&s, 1, 2, 3, 4, 5)
-	if got := slices.Sorted(slices.Values(func() []int32 { s.advance(10 * ms); return s.collect(nil) }())); !slices.Equal(got, []int32{3, 4, 5}) {
+	if got := slices.Sorted(slices.Values(func() []int32 { s.advance(10 * ms); return ran(t, &s) }())); !slices.Equal(got, []int32{3, 4, 5}) {
 		t.Errorf("kept %v", got)
 	}
 	s.advance(29 * ms)
-	if n := len(s.collect(nil)); n != 3 {
+	if n := len(ran(t, &s)); n != 3 {
 		t.Errorf("%d samples in the last millisecond of the window", n)
 	}
 	s.advance(30 * ms)
-	if n := len(s.collect(nil)); n != 0 {
+	if n := len(ran(t, &s)); n != 0 {
 		t.Errorf("%d samples after the window", n)
 	}
+}
+
+// ran returns what executions ran by s, whose commands all took twice as long.
+func ran(t *testing.T, s *samples) []int32 {
+	t.Helper()
+	all := s.collect(nil)
+	executions, commands := all[:len(all)/2], all[len(all)/2:]
+	for i, d := range executions {
+		if commands[i] != 2*d {
+			t.Errorf("executions ran %v, commands took %v", executions, commands)
+			break
+		}
+	}
+	return executions
 }
 
 func TestLatencies(t *testing.T) {
@@ -305,14 +320,14 @@ func TestSamplesAgainstAll(t *testing.T) {
 			}
 			s.advance(now)
 			d := r.Int64N(1000)
-			s.add(d * ms)
+			s.add(d*ms, 2*d*ms)
 			all[now/size] = append(all[now/size], int32(d))
 			var want []int32
 			for b := now/size - int64(buckets); b < now/size; b++ {
 				list := all[b]
 				want = append(want, list[max(0, len(list)-keep):]...)
 			}
-			got := s.collect(nil)
+			got := ran(t, &s)
 			slices.Sort(got)
 			slices.Sort(want)
 			if !slices.Equal(got, want) {
@@ -320,4 +335,25 @@ func TestSamplesAgainstAll(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A duration is in the first bucket whose bound it does not exceed, whichever bound it is near.
+func TestBuckets(t *testing.T) {
+	f := func(d int64) {
+		t.Helper()
+		want, _ := slices.BinarySearch(nanoBounds[:], d)
+		if got := bucketOf(d); got != want {
+			t.Errorf("%d ns is put into bucket %d, want %d", d, got, want)
+		}
+	}
+	for _, bound := range nanoBounds {
+		for d := bound - 2; d <= bound+2; d++ {
+			f(d)
+		}
+	}
+	for n := range 63 {
+		f(1<<n - 1)
+		f(1 << n)
+	}
+	f(math.MaxInt64)
 }

@@ -118,8 +118,7 @@ func (s *Shared) Open(a *Admission, most uint32, r *message.Request, end bool) (
 // Close gives back what Open took; a stream that has not ended is reset.
 func (s *Shared) Close(call *mux.Call, a *Admission) {
 	a.Done()
-	call.Release()
-	s.left()
+	s.left(call.Release())
 }
 
 // replace takes the connection away from those that exchanges find, and lets it end with its last stream.
@@ -300,18 +299,18 @@ func (s *Shared) Cut() { s.link.Cut() }
 func (s *Shared) discard() {
 	s.discarded.Store(true)
 	s.Shutdown()
-	s.left()
+	s.left(s.HTTP.Streams(), true)
 }
 
-// left ends a connection that is to end once it has no streams, or lets the next one have the stream that was given back.
-func (s *Shared) left() {
+// left ends a connection that is to end, leaving, once it has no streams, or lets the next one have the stream that was
+// given back. Without limits nobody waits for the room that an end makes: the sweep is early enough then, unless the end
+// is ours.
+func (s *Shared) left(streams int, leaving bool) {
 	switch {
-	case s.discarded.Load() || s.endpoint.limits.Load() != nil && s.HTTP.Leaving():
-		if s.HTTP.Streams() == 0 {
-			s.link.InterruptRead()
-		}
-	default:
+	case !leaving:
 		s.offer(1)
+	case streams == 0 && (s.discarded.Load() || s.endpoint.limits.Load() != nil):
+		s.link.InterruptRead()
 	}
 }
 

@@ -316,11 +316,15 @@ func (c *Conn) Choked() int64 {
 func (c *Conn) Leaving() bool {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
+	return c.leaving()
+}
+
+func (c *Conn) leaving() bool {
 	return c.closed || c.away || c.drain != notDraining || c.lastID > maxID-2
 }
 
 func (c *Conn) room() int {
-	if c.closed || c.away || c.drain != notDraining || c.role == Server || c.lastID > maxID-2 || c.flooded() {
+	if c.leaving() || c.role == Server || c.flooded() {
 		return 0
 	}
 	return max(0, min(int(c.peer.maxStreams)-c.streams.n, int(maxID-c.lastID)/2))

@@ -267,13 +267,14 @@ func (c *Conn) refundStream(s *Stream, n int32) {
 }
 
 // Release says that its owner is done with the stream, which is used for another then. One that has not ended is reset:
-// with NO_ERROR where our side has ended (the request is not needed to its end, RFC 9113 §8.1), else with CANCEL.
-func (s *Stream) Release() {
+// with NO_ERROR where our side has ended (the request is not needed to its end, RFC 9113 §8.1), else with CANCEL. It returns
+// how many streams the connection still has, and what Conn.Leaving says.
+func (s *Stream) Release() (streams int, leaving bool) {
 	c := s.conn
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	if s.released {
-		return
+		return c.streams.n, c.leaving()
 	}
 	s.released = true
 	if code := Cancel; !s.ended {
@@ -286,6 +287,7 @@ func (s *Stream) Release() {
 	s.unconsumed = 0
 	c.held--
 	s.next, c.dead = c.dead, s
+	return c.streams.n, c.leaving()
 }
 
 // reap gives released streams back. Only the reader does, and not during a frame, so that it never holds one that is

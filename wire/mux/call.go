@@ -84,9 +84,10 @@ func GetCall(m *Mux) *Call {
 	return c
 }
 
-// Release ends a stream that has not ended, as http2.Stream.Release says, flushes, and puts c back into its pool. It
-// comes exactly once, from the goroutine that owns c, when no other uses c any more.
-func (c *Call) Release() {
+// Release ends a stream that has not ended, and returns what is left on the connection, as http2.Stream.Release says; it
+// flushes, and puts c back into its pool. It comes exactly once, from the goroutine that owns c, when no other uses c any
+// more.
+func (c *Call) Release() (streams int, leaving bool) {
 	m := c.mux
 	c.mu.Lock()
 	s := c.s
@@ -98,10 +99,11 @@ func (c *Call) Release() {
 	c.shrink()
 	c.mu.Unlock()
 	if s != nil {
-		s.Release()
+		streams, leaving = s.Release()
 		m.Flush()
 	}
 	calls.Put(c)
+	return streams, leaving
 }
 
 // shrink empties the heads and lets go of memory out of the ordinary.

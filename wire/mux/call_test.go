@@ -91,7 +91,7 @@ func TestEcho(t *testing.T) {
 						}
 					}
 				}()
-				t.Cleanup(c.Release)
+				t.Cleanup(func() { c.Release() })
 			}
 			tasks.Wait()
 		})
