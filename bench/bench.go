@@ -109,7 +109,7 @@ func (b *bench) measure() error {
 
 // least is how long the rounds of the cases take where none is disturbed.
 func (b *bench) least(cases []scenario) time.Duration {
-	rounds := 0
+	rounds, short := 0, 0
 	for _, c := range cases {
 		each := b.o.rounds
 		if c.paced {
@@ -118,10 +118,13 @@ func (b *bench) least(cases []scenario) time.Duration {
 		for _, p := range b.peers {
 			if p.absence == nil && slices.Contains(p.lanes, c.lane.name) {
 				rounds += each
+				if p.name == guardedName && slices.Contains(guardedCases, c.name) {
+					short += 2 * b.o.twinRounds
+				}
 			}
 		}
 	}
-	return time.Duration(rounds) * (b.o.length + b.o.warm)
+	return time.Duration(rounds)*(b.o.length+b.o.warm) + time.Duration(short)*(twinLength+twinWarm)
 }
 
 // measureLane measures the memory of each proxy alone first, then all proxies side by side.

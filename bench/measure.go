@@ -24,6 +24,7 @@ type result struct {
 	c      scenario
 	closed rounds // as fast as it answers
 	paced  rounds // at a fixed rate
+	twins  rounds // short ones, as fast as it answers
 	rate   float64
 	failed uint64
 	first  error  // the first failed request
@@ -105,13 +106,16 @@ func (b *bench) measureCase(c scenario, entrants []*entrant) error {
 		all = append(all, &result{entrant: e, c: c})
 	}
 	err := b.interleave(c.name, b.o.rounds, all, func(r *result, _ int) (*rounds, sample, error) {
-		s, err := b.saturate(r)
+		s, err := b.saturate(r, b.o.warm, b.o.length)
 		return &r.closed, s, err
 	})
 	if err != nil {
 		return err
 	}
 	b.results = append(b.results, all...)
+	if err := b.measureTwins(c, all); err != nil {
+		return err
+	}
 	if err := b.measureAlone(c); err != nil {
 		return err
 	}
@@ -284,21 +288,23 @@ func (r *rounds) take(all []sample, wanted int) {
 	}
 }
 
+var errNothing = errors.New("nothing was done in a whole round")
+
 // saturate measures one round with a request under way on every connection or stream at all times.
-func (b *bench) saturate(r *result) (sample, error) {
+func (b *bench) saturate(r *result, warm, length time.Duration) (sample, error) {
 	c, err := b.open(r.process.addr, r.c)
 	if err != nil {
 		return sample{}, err
 	}
 	defer c.Close()
-	if err := c.Saturate(b.o.warm); err != nil {
+	if err := c.Saturate(warm); err != nil {
 		return sample{}, err
 	}
 	from, err := b.read(r.entrant, c)
 	if err != nil {
 		return sample{}, err
 	}
-	if err := c.Saturate(b.o.length); err != nil {
+	if err := c.Saturate(length); err != nil {
 		return sample{}, err
 	}
 	to, err := b.read(r.entrant, c)
@@ -306,7 +312,7 @@ func (b *bench) saturate(r *result) (sample, error) {
 		return sample{}, err
 	}
 	if to.done == from.done {
-		return sample{}, errors.New("nothing was done in a whole round")
+		return sample{}, errNothing
 	}
 	if err := c.Drain(); err != nil {
 		return sample{}, err

@@ -24,6 +24,7 @@ func (b *bench) report() string {
 	for _, l := range allLanes() {
 		b.writeSummary(&w, l)
 	}
+	b.writeTwins(&w)
 	b.writeMemory(&w)
 	for _, c := range allCases() {
 		if of := b.resultsOf(c.name); len(of) > 0 {
@@ -220,11 +221,15 @@ func (b *bench) writeRow(w *strings.Builder, r *result, against []string, extra 
 	w.WriteString("\n")
 }
 
-// against returns r's CPU time over that of another proxy in the same case; NaN where it was not measured.
+// against returns r's CPU time over that of another proxy in the same case, by the short rounds of both where there were
+// any; NaN where it was not measured.
 func (b *bench) against(r *result, base string) float64 {
 	other := b.result(base, r.c.name)
 	if other == nil {
 		return math.NaN()
+	}
+	if v := ratio(r.twins.cpu, other.twins.cpu); !math.IsNaN(v) {
+		return v
 	}
 	return ratio(r.closed.cpu, other.closed.cpu)
 }

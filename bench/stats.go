@@ -38,12 +38,14 @@ func (s series) counted() []float64 {
 
 // ratio returns the median of s over base, round by round, over the rounds that count for both; NaN where there is none.
 // Rounds are interleaved, so what the machine does over time touches both sides of a pair alike.
-func ratio(s, base series) float64 {
-	var pairs []float64
+func ratio(s, base series) float64 { return median(ratios(s, base)) }
+
+// ratios returns those of the rounds that count for both.
+func ratios(s, base series) (pairs []float64) {
 	for i := range min(len(s), len(base)) {
 		if r := s[i] / base[i]; !math.IsNaN(r) && !math.IsInf(r, 0) {
 			pairs = append(pairs, r)
 		}
 	}
-	return median(pairs)
+	return pairs
 }
