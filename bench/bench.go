@@ -118,13 +118,13 @@ func (b *bench) least(cases []scenario) time.Duration {
 		for _, p := range b.peers {
 			if p.absence == nil && slices.Contains(p.lanes, c.lane.name) {
 				rounds += each
-				if p.name == guardedName && slices.Contains(guardedCases, c.name) {
-					short += 2 * b.o.twinRounds
+				if slices.Contains(sprinters(c.name), p.name) {
+					short += b.o.sprints
 				}
 			}
 		}
 	}
-	return time.Duration(rounds)*(b.o.length+b.o.warm) + time.Duration(short)*(twinLength+twinWarm)
+	return time.Duration(rounds)*(b.o.length+b.o.warm) + time.Duration(short)*(sprintLength+sprintWarm)
 }
 
 // measureLane measures the memory of each proxy alone first, then all proxies side by side.

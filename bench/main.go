@@ -24,7 +24,7 @@ import (
 // options are the command line's.
 type options struct {
 	rounds, latencyRounds int
-	twinRounds            int
+	sprints               int // short rounds of proxies that are near one another
 	length, warm          time.Duration
 	cases, peers          *regexp.Regexp
 	proxyCPU, loadCPU     int
@@ -73,7 +73,7 @@ func parseOptions(args []string) (options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.IntVar(&o.rounds, "rounds", 5, "undisturbed rounds wanted of each proxy and case; up to as many again replace disturbed ones")
 	fs.IntVar(&o.latencyRounds, "latency-rounds", 3, "the same at a fixed rate, for latency; 0 leaves latency out")
-	fs.IntVar(&o.twinRounds, "twin-rounds", 60, "short rounds of outrider-out and outrider-guarded beside one another, which differ by little; 0 leaves them out")
+	fs.IntVar(&o.sprints, "sprints", 50, "short rounds of those that a goal has near one another; 0 leaves them out")
 	fs.DurationVar(&o.length, "time", 750*time.Millisecond, "length of a round")
 	fs.DurationVar(&o.warm, "warm", 150*time.Millisecond, "load before a round's measurement begins")
 	cases := fs.String("cases", ".", "regular expression: cases to run ("+caseNames()+")")
@@ -113,8 +113,8 @@ func applyQuick(fs *flag.FlagSet, o *options, cases *string) {
 	if !set["latency-rounds"] {
 		o.latencyRounds = 1
 	}
-	if !set["twin-rounds"] {
-		o.twinRounds = 20
+	if !set["sprints"] {
+		o.sprints = 10
 	}
 	if !set["time"] {
 		o.length = 500 * time.Millisecond
@@ -126,8 +126,8 @@ func applyQuick(fs *flag.FlagSet, o *options, cases *string) {
 
 func (o *options) check() error {
 	switch {
-	case o.rounds < 1 || o.latencyRounds < 0 || o.twinRounds < 0:
-		return errors.New("-rounds must be at least 1, -latency-rounds and -twin-rounds at least 0")
+	case o.rounds < 1 || o.latencyRounds < 0 || o.sprints < 0:
+		return errors.New("-rounds must be at least 1, -latency-rounds and -sprints at least 0")
 	case o.length < 100*time.Millisecond || o.length > time.Minute:
 		return errors.New("-time must be between 100ms and 1m")
 	case o.warm < 0 || o.warm > time.Minute:

@@ -21,14 +21,14 @@ const disturbance = 0.08
 // result holds what one proxy gave in one case, one entry a round in each series; NaN where the round does not count.
 type result struct {
 	*entrant
-	c      scenario
-	closed rounds // as fast as it answers
-	paced  rounds // at a fixed rate
-	twins  rounds // short ones, as fast as it answers
-	rate   float64
-	failed uint64
-	first  error  // the first failed request
-	group  string // of key exchange, where handshakes are measured
+	c       scenario
+	closed  rounds // as fast as it answers
+	paced   rounds // at a fixed rate
+	sprints rounds // short ones, as fast as it answers
+	rate    float64
+	failed  uint64
+	first   error  // the first failed request
+	group   string // of key exchange, where handshakes are measured
 }
 
 // alone is what generator and backend cost and take without a proxy between them.
@@ -113,7 +113,7 @@ func (b *bench) measureCase(c scenario, entrants []*entrant) error {
 		return err
 	}
 	b.results = append(b.results, all...)
-	if err := b.measureTwins(c, all); err != nil {
+	if err := b.measureSprints(c, all); err != nil {
 		return err
 	}
 	if err := b.measureAlone(c); err != nil {

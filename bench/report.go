@@ -24,7 +24,7 @@ func (b *bench) report() string {
 	for _, l := range allLanes() {
 		b.writeSummary(&w, l)
 	}
-	b.writeTwins(&w)
+	b.writeSprints(&w)
 	b.writeMemory(&w)
 	for _, c := range allCases() {
 		if of := b.resultsOf(c.name); len(of) > 0 {
@@ -228,7 +228,7 @@ func (b *bench) against(r *result, base string) float64 {
 	if other == nil {
 		return math.NaN()
 	}
-	if v := ratio(r.twins.cpu, other.twins.cpu); !math.IsNaN(v) {
+	if v := ratio(r.sprints.cpu, other.sprints.cpu); !math.IsNaN(v) {
 		return v
 	}
 	return ratio(r.closed.cpu, other.closed.cpu)

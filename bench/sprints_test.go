@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -31,8 +32,8 @@ func TestInterval(t *testing.T) {
 }
 
 // Short rounds decide about what differs by little, and the report shows them.
-func TestTwins(t *testing.T) {
-	b := testBench(t.Context(), t, "-peers", "^outrider-(out|guarded)$", "-cases", "^(h2c-get-300B/4x32|get-16K/64)$", "-idle", "0", "-latency-rounds", "0", "-twin-rounds", "2")
+func TestSprints(t *testing.T) {
+	b := testBench(t.Context(), t, "-peers", "^outrider-(out|guarded)$", "-cases", "^(h2c-get-300B/4x32|get-16K/64)$", "-idle", "0", "-latency-rounds", "0", "-sprints", "2")
 	err := b.measure()
 	if e := b.close(); e != nil {
 		t.Error(e)
@@ -51,19 +52,40 @@ func TestTwins(t *testing.T) {
 		if r.c.name == h2cCases[0] {
 			want = 2
 		}
-		if n := len(r.twins.cpu); n < want || want == 0 && n > 0 {
+		if n := len(r.sprints.cpu); n < want || want == 0 && n > 0 {
 			t.Errorf("%s, %s: %d short rounds, want %d", r.name, r.c.name, n, want)
 		}
 	}
-	guarded := b.result(guardedName, h2cCases[0])
-	guarded.twins.cpu, b.result(outboundName, h2cCases[0]).twins.cpu = series{2, 4, 6, 8, 10, 12}, series{1, 2, 3, 4, 5, 6}
+	guarded, out := b.result(guardedName, h2cCases[0]), b.result(outboundName, h2cCases[0])
+	guarded.sprints.cpu, out.sprints.cpu = series{2, 4, 6, 8, 10, 12}, series{1, 2, 3, 4, 5, 6}
 	if v := b.against(guarded, outboundName); v != 2 {
 		t.Errorf("%v times, want 2 as the short rounds say", v)
 	}
 	text := b.report()
-	for _, want := range []string{"| h2c-get-300B/4x32 | 3.50 | 7.00 | 2.000 | 2.000 to 2.000 | 6 |", "| h2c-get-300B/4x32: CPU of outrider-guarded ≤ 1.05 × outrider-out | 2.00 | **missed by 91 %** |"} {
+	for _, want := range []string{
+		"| h2c-get-300B/4x32 | outrider-guarded | 7.00 | outrider-out | 3.50 | 2.000 | 2.000 to 2.000 | 6 |",
+		"| h2c-get-300B/4x32: CPU of outrider-guarded ≤ 1.05 × outrider-out | 2.00 | **missed by 91 %** |",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
 	}
+}
+
+// Who is near whom follows from the goals.
+func TestSprinters(t *testing.T) {
+	f := func(c string, want ...string) {
+		t.Helper()
+		got := sprinters(c)
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(slices.Compact(got), want) {
+			t.Errorf("%s: %v, want %v", c, got, want)
+		}
+	}
+	f("get-300B/16", outboundName, guardedName, nginxName, haproxyName)
+	f("h2c-get-300B/1x100", outboundName, guardedName, haproxyName)
+	f("grpc-unary/4x32", outboundName, guardedName)
+	f("tcp-bytes/4", outboundName, haproxyName)
+	f("get-16K/64")
 }
