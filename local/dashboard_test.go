@@ -26,16 +26,19 @@ import (
 // jarsVariable names the folder that they are in, or are put into where Maven is at hand: in its folder dashboard.
 const jarsVariable = "OUTRIDER_HYSTRIX_JARS"
 
-const dashboardWAR = "hystrix-dashboard-1.5.12.war"
+const (
+	dashboardWAR = "hystrix-dashboard-1.5.12.war"
+	turbineJAR   = "turbine-core-1.0.0.jar"
+)
 
-// dashboardJars returns the folder of Turbine's jars and the dashboard's WAR.
-func dashboardJars(t *testing.T) string {
+// dashboardJars returns the folders of Turbine 2's jars with the dashboard's WAR, and of Turbine 1's.
+func dashboardJars(t *testing.T) (two, one string) {
 	t.Helper()
 	jars := os.Getenv(jarsVariable)
 	if jars == "" {
 		t.Skipf("%s is not set: the folder with the jars of Hystrix's dashboard and of Turbine, or for them", jarsVariable)
 	}
-	jars, err := filepath.Abs(filepath.Join(jars, "dashboard"))
+	jars, err := filepath.Abs(jars)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,19 +47,23 @@ func dashboardJars(t *testing.T) string {
 			t.Skipf("%s is not installed", tool)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(jars, dashboardWAR)); err == nil {
-		return jars
+	fetched := func(folder, jar, pom string) string {
+		folder = filepath.Join(jars, folder)
+		if _, err := os.Stat(filepath.Join(folder, jar)); err == nil {
+			return folder
+		}
+		if _, err := exec.LookPath("mvn"); err != nil {
+			t.Skipf("%s has no %s, and there is no mvn to get it", folder, jar)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		fetch := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", pom, "dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory="+folder)
+		if out, err := fetch.CombinedOutput(); err != nil {
+			t.Fatalf("mvn: %v\n%s", err, out)
+		}
+		return folder
 	}
-	if _, err := exec.LookPath("mvn"); err != nil {
-		t.Skipf("%s has no %s, and there is no mvn to get it", jars, dashboardWAR)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	fetch := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", "testdata/hystrix/pom.xml", "dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory="+jars)
-	if out, err := fetch.CombinedOutput(); err != nil {
-		t.Fatalf("mvn: %v\n%s", err, out)
-	}
-	return jars
+	return fetched("dashboard", dashboardWAR, "testdata/hystrix/pom.xml"), fetched("turbine1", turbineJAR, "testdata/hystrix/turbine1/pom.xml")
 }
 
 // screen is the dashboard's, as far as it is scripts and templates.
@@ -151,17 +158,40 @@ func (c card) text() string {
 	return strings.TrimSpace(spaces.ReplaceAllString(markup.ReplaceAllString(string(c), " "), " "))
 }
 
-// turbine starts Turbine over streams and returns the address of its own. It ends with the test.
+// turbine starts Turbine 2 over streams and returns the address of its own. It ends with the test.
 func turbine(t *testing.T, jars string, streams ...string) string {
+	t.Helper()
+	port := freePort(t)
+	start(t, "Turbine 2", "-cp", filepath.Join(jars, "*"), "com.netflix.turbine.StartTurbine", "-port", port, "-streams", strings.Join(streams, " "))
+	return "http://127.0.0.1:" + port + "/turbine.stream"
+}
+
+// turbine1 is the same with Turbine 1, which has a cluster of fixed instances.
+func turbine1(t *testing.T, jars string, instances ...string) string {
+	t.Helper()
+	port := freePort(t)
+	start(t, "Turbine 1", "-cp", filepath.Join(jars, "*"), "-DInstanceDiscovery.impl=com.netflix.turbine.discovery.ConfigPropertyBasedDiscovery",
+		"-Dturbine.aggregator.clusterConfig=front", "-Dturbine.ConfigPropertyBasedDiscovery.front.instances="+strings.Join(instances, ","),
+		"-Dturbine.instanceUrlSuffix=/hystrix.stream", "testdata/hystrix/turbine1/Turbine.java", port)
+	return "http://127.0.0.1:" + port + "/turbine.stream?cluster=front"
+}
+
+func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	_ = l.Close()
+	return port
+}
+
+// start runs java until the test ends, and tells what it said where the test fails.
+func start(t *testing.T, name string, args ...string) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	java := exec.CommandContext(ctx, "java", "-cp", filepath.Join(jars, "*"), "com.netflix.turbine.StartTurbine", "-port", port, "-streams", strings.Join(streams, " "))
+	java := exec.CommandContext(ctx, "java", args...)
 	var said journal
 	java.Stdout, java.Stderr = &said, &said
 	if err := java.Start(); err != nil {
@@ -172,10 +202,9 @@ func turbine(t *testing.T, jars string, streams ...string) string {
 		cancel()
 		_ = java.Wait() // it was killed
 		if t.Failed() {
-			t.Logf("Turbine said:\n%s", said.String())
+			t.Logf("%s said:\n%s", name, said.String())
 		}
 	})
-	return "http://127.0.0.1:" + port + "/turbine.stream"
 }
 
 // recorder keeps the newest event of each command and pool of a stream.
@@ -269,9 +298,9 @@ spec:
 var counts = map[string]string{"success": "success", "failure": "failure", "shortCircuited": "short_circuited", "timeout": "timeout", "badRequest": "bad_request"}
 
 // TestDashboardAndTurbine has two replicas of a client call four services, and holds what the dashboard shows of the mesh's stream, of a
-// sidecar's, and of Turbine's over both sidecars, to what the sidecars' metrics say.
+// sidecar's, and of those of Turbine 1 and 2 over both sidecars, to what the sidecars' metrics say.
 func TestDashboardAndTurbine(t *testing.T) {
-	jars := dashboardJars(t)
+	jars, older := dashboardJars(t)
 	p := unpack(t, filepath.Join(jars, dashboardWAR))
 	const fallback = "  fallback: {response: {body: \"[]\"}}\n"
 	services := documents(
@@ -339,6 +368,7 @@ func TestDashboardAndTurbine(t *testing.T) {
 
 	admin, own := record(t, f.Ready().Admin+"/hystrix.stream"), record(t, metrics[1]+"/hystrix.stream")
 	aggregate := record(t, turbine(t, jars, metrics[0]+"/hystrix.stream", metrics[1]+"/hystrix.stream"))
+	sum := record(t, turbine1(t, older, strings.TrimPrefix(metrics[0], "http://"), strings.TrimPrefix(metrics[1], "http://")))
 
 	call(0, 300, "good")
 	call(1, 150, "good")
@@ -377,17 +407,20 @@ func TestDashboardAndTurbine(t *testing.T) {
 	both := func(breaker, name string) float64 { return event(0, breaker, name) + event(1, breaker, name) }
 	for breaker, field := range map[string]string{"good": "rollingCountSuccess", "pooled": "rollingCountSuccess", "bad": "rollingCountShortCircuited"} {
 		name := map[string]string{"rollingCountSuccess": "success", "rollingCountShortCircuited": "short_circuited"}[field]
-		seen("Turbine", aggregate, breaker, field, both(breaker, name))
+		seen("Turbine 2", aggregate, breaker, field, both(breaker, name))
+		seen("Turbine 1", sum, breaker, field, both(breaker, name))
 		if breaker != "bad" {
 			seen("a sidecar", own, breaker, field, event(1, breaker, name))
 			seen("the mesh", admin, breaker+"@front-v1-1", field, event(1, breaker, name))
 		}
 	}
+	seen("Turbine 2", aggregate, "bad", "reportingHosts", 2)
+	seen("Turbine 1", sum, "bad", "reportingHosts", 2)
 	seen("the mesh", admin, "bad@front-v1-0", "rollingCountShortCircuited", event(0, "bad", "short_circuited"))
 
 	c := p.show(admin.events())
 	d := p.show(own.events())
-	a := p.show(aggregate.events())
+	a, b := p.show(aggregate.events()), p.show(sum.events())
 	tells := func(of string, all map[string]card, name string, want map[string]float64) {
 		t.Helper()
 		if _, ok := all[name]; !ok {
@@ -412,7 +445,8 @@ func TestDashboardAndTurbine(t *testing.T) {
 			tells("the mesh", c, "CIRCUIT_"+breaker+"@front-v1-1", second)
 		}
 		tells("a sidecar", d, "CIRCUIT_"+breaker, second)
-		tells("Turbine", a, "CIRCUIT_"+breaker, together)
+		tells("Turbine 2", a, "CIRCUIT_"+breaker, together)
+		tells("Turbine 1", b, "CIRCUIT_"+breaker, together)
 	}
 	says := func(all map[string]card, name string, want ...string) {
 		t.Helper()
@@ -430,6 +464,11 @@ func TestDashboardAndTurbine(t *testing.T) {
 	says(a, "CIRCUIT_bad", "50.0 %", "Circuit Open 1 Closed 1", "Hosts 2")
 	says(c, "THREAD_POOL_pooled.default@front-v1-1", "Active 0", "Max Active 1", "Executions 25", "Pool Size 1", "Queued 0")
 	says(a, "THREAD_POOL_pooled.default", "Max Active 1", "Executions 25")
+	says(b, "CIRCUIT_good", "0.0 %", "Circuit Closed", "Hosts 2")
+	says(b, "CIRCUIT_bad", `{"Closed":1,"Open":1}`, "Hosts 2") // of what Turbine 1 sends, the page makes this
+	eventually("Turbine 1 shows the pool", func() bool {
+		return strings.Contains(p.show(sum.events())["THREAD_POOL_pooled.default"].text(), "Executions 25")
+	})
 	if _, ok := c["CIRCUIT_good@local"]; ok {
 		t.Error("a client is shown that never asked")
 	}
