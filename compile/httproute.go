@@ -231,7 +231,7 @@ func (m *Mesh) routeRule(h *apiRoute, spec *gatewayv1.HTTPRouteRule, i int, r *r
 	if f.failed == "" && rule.base.Redirect != nil {
 		return rule
 	}
-	m.forwardTo(rule, o, name, f.failed, spec.BackendRefs, route, r)
+	m.forwardTo(rule, h, name, f.failed, spec.BackendRefs, route, r)
 	return rule
 }
 
@@ -252,7 +252,8 @@ func unroutedText(o *config.Object) string {
 }
 
 // forwardTo gives a rule its backends. Where it cannot have any, it answers; failed says why it must, if a filter does.
-func (m *Mesh) forwardTo(rule *routeRule, o *config.Object, name, failed string, refs []gatewayv1.HTTPBackendRef, route *model.Route, r *report) {
+func (m *Mesh) forwardTo(rule *routeRule, h *apiRoute, name, failed string, refs []gatewayv1.HTTPBackendRef, route *model.Route, r *report) {
+	o := h.object
 	status, what := unrouted(o), "requests"
 	fate := unroutedText(o)
 	if o.Kind == tlsRoute || o.Kind == tcpRoute {
@@ -267,6 +268,9 @@ func (m *Mesh) forwardTo(rule *routeRule, o *config.Object, name, failed string,
 		remedy := "add backendRefs"
 		if o.Kind == webRoute {
 			remedy = "add backendRefs or a redirect"
+		}
+		if h.requests() && slices.ContainsFunc(h.parents, func(p parentRef) bool { return p.service }) {
+			remedy += "; unlike in Linkerd, nothing goes to the parent Service by itself"
 		}
 		r.warn(o, badBackend, rule.field, remedy, "the rule has no backendRefs; its %s are %s", what, fate)
 		return

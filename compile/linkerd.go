@@ -27,11 +27,18 @@ const (
 	accrualRate     = balancerAlpha + "failure-accrual-success-rate-"
 )
 
-// linkerdRoute is what Linkerd's annotations say of an object's routes. A route with any of them follows none of its Service's.
+// linkerdRoute is what Linkerd's annotations say of an object's routes. A route with any of those of retries follows none of them of
+// its Service's, and so it is with time limits (Linkerd).
 type linkerdRoute struct {
 	retries                 *model.Retries // nil says nothing
 	request, response, idle *model.Duration
+	retried, limited        bool // an annotation of retries, of time limits, is there
 }
+
+var (
+	retryAnnotations   = []string{retryHTTP, retryGRPC, retryLimit, retryTimeout}
+	timeoutAnnotations = []string{timeoutRequest, timeoutResponse, timeoutIdle}
+)
 
 // annotated reads annotations of one object.
 type annotated struct {
@@ -52,28 +59,26 @@ func (a annotated) without(name string) {
 // readLinkerdRoute reads retries and time limits; nil without any.
 func readLinkerdRoute(o *config.Object, r *report) *linkerdRoute {
 	a := annotated{o, r}
-	any := false
-	for _, name := range []string{retryHTTP, retryGRPC, retryLimit, retryTimeout, timeoutRequest, timeoutResponse, timeoutIdle} {
-		_, is := o.Annotations[name]
-		any = any || is
-	}
-	if !any {
+	has := func(name string) bool { _, ok := o.Annotations[name]; return ok }
+	retried, limited := slices.ContainsFunc(retryAnnotations, has), slices.ContainsFunc(timeoutAnnotations, has)
+	if !retried && !limited {
 		return nil
 	}
 	return &linkerdRoute{
 		retries: a.retries(), request: a.duration(timeoutRequest), response: a.duration(timeoutResponse), idle: a.duration(timeoutIdle),
+		retried: retried, limited: limited,
 	}
 }
 
 // retries are on statuses that are named, and wherever the request was certainly not processed; an attempt that took longer than
-// its own limit counts as failed. As Linkerd does, they are for every method.
+// its own limit, which the last one has not, counts as failed. As Linkerd does, they are for every method, and words may be written large.
 func (a annotated) retries() *model.Retries {
 	p := &model.Retries{Attempts: 1, Unsafe: true}
 	if text, ok := a.Annotations[retryHTTP]; ok && !a.statuses(p, text) {
 		p.On, p.Statuses = nil, nil
 	}
 	if text, ok := a.Annotations[retryGRPC]; ok {
-		for word := range strings.SplitSeq(text, ",") {
+		for word := range strings.SplitSeq(strings.ToLower(text), ",") {
 			if !slices.Contains([]string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}, word) {
 				a.bad(retryGRPC, "write some of cancelled, deadline-exceeded, internal, resource-exhausted and unavailable, with commas and without blanks", "%q is no condition", word)
 				continue
@@ -83,6 +88,10 @@ func (a annotated) retries() *model.Retries {
 	}
 	limit, hasLimit := a.number(retryLimit)
 	perTry := a.duration(retryTimeout)
+	if perTry != nil && *perTry > 0 {
+		p.PerTry, p.LastUnbound = *perTry, true
+		p.On = append(p.On, "per-try-timeout")
+	}
 	if len(p.On) == 0 {
 		for _, name := range []string{retryLimit, retryTimeout} {
 			if _, ok := a.Annotations[name]; ok && a.Annotations[retryHTTP] == "" && a.Annotations[retryGRPC] == "" {
@@ -95,25 +104,20 @@ func (a annotated) retries() *model.Retries {
 		p.Attempts = uint32(min(limit, math.MaxUint32))
 	}
 	p.On = append([]string{"connect-failure", "refused-stream"}, p.On...)
-	if perTry != nil && *perTry > 0 {
-		p.PerTry = *perTry
-		if !slices.Contains(p.On, "5xx") && !slices.Contains(p.On, "gateway-error") {
-			p.On = append(p.On, "reset")
+	for _, name := range []string{retryTimeout, retryGRPC, retryHTTP} { // the last one is where they come from
+		if _, ok := a.Annotations[name]; ok {
+			at := origin(a.Object, annotation(name), "")
+			p.Origin = &at
 		}
 	}
-	at := origin(a.Object, annotation(retryHTTP), "")
-	if _, ok := a.Annotations[retryHTTP]; !ok {
-		at = origin(a.Object, annotation(retryGRPC), "")
-	}
-	p.Origin = &at
 	return p
 }
 
 // statuses reads a list of 5xx, gateway-error, NNN and NNN-MMM; it is false where one of them is none of these.
 func (a annotated) statuses(p *model.Retries, text string) bool {
 	for word := range strings.SplitSeq(text, ",") {
-		if word == "5xx" || word == "gateway-error" {
-			p.On = append(p.On, word)
+		if lower := strings.ToLower(word); lower == "5xx" || lower == "gateway-error" {
+			p.On = append(p.On, lower)
 			continue
 		}
 		first, last, span := strings.Cut(word, "-")
@@ -211,7 +215,7 @@ func (h *apiRoute) shape(route *model.Route, field string, r *report) {
 
 // inherited gives the rules of h, a route of a Service's port, what the Service's annotations say and h does not.
 func (l *linkerdRoute) inherited(h *apiRoute, p *port, all []entry) []entry {
-	if l == nil || h.linkerd != nil || opaque(p.protocol) {
+	if l == nil || opaque(p.protocol) {
 		return all
 	}
 	for i := range all {
@@ -220,6 +224,12 @@ func (l *linkerdRoute) inherited(h *apiRoute, p *port, all []entry) []entry {
 			continue
 		}
 		own := *l
+		if h.linkerd != nil && h.linkerd.retried {
+			own.retries = nil
+		}
+		if h.linkerd != nil && h.linkerd.limited {
+			own.request, own.response, own.idle = nil, nil, nil
+		}
 		if route.Retries != nil && route.Retries.Origin != nil && route.Retries.Origin.Kind == h.object.Kind {
 			own.retries = nil
 		}

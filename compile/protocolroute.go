@@ -48,7 +48,7 @@ func (m *Mesh) grpcRule(h *apiRoute, spec *gatewayv1.GRPCRouteRule, i int, r *re
 			refs[j].Filters = append(refs[j].Filters, *sameFilter(&spec.BackendRefs[j].Filters[k]))
 		}
 	}
-	m.forwardTo(rule, o, rule.base.Origin.Rule, f.failed, refs, route, r)
+	m.forwardTo(rule, h, rule.base.Origin.Rule, f.failed, refs, route, r)
 	return rule
 }
 
@@ -140,7 +140,7 @@ func (m *Mesh) connectionRoute(o *config.Object, common *gatewayv1.CommonRouteSp
 		for j := range refs {
 			refs[j].BackendRef = rules[i].BackendRefs[j]
 		}
-		m.forwardTo(rule, o, rule.base.Origin.Rule, "", refs, &model.Route{}, r)
+		m.forwardTo(rule, h, rule.base.Origin.Rule, "", refs, &model.Route{}, r)
 		h.rules = append(h.rules, rule)
 	}
 	return h

@@ -56,7 +56,7 @@ func retriesText(p *model.Retries) string {
 	for _, flag := range []struct {
 		name string
 		set  bool
-	}{{"same-hosts", p.SameHosts}, {"remote", p.RemoteLocalities}, {"unsafe", p.Unsafe}} {
+	}{{"same-hosts", p.SameHosts}, {"remote", p.RemoteLocalities}, {"unsafe", p.Unsafe}, {"last-unbound", p.LastUnbound}} {
 		if flag.set {
 			text += " " + flag.name
 		}

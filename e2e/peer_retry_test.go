@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func dialer(address string) func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -37,7 +38,7 @@ func (s *script) reset() {
 	s.seen = map[string]int{}
 }
 
-// ServeHTTP plays the next word: a status, "reset", "close", "hang", "limited" (503 by a rate limit), "grpc" with a status
+// ServeHTTP plays the next word: a status, "reset", "close", "hang", "slow" (an answer after a second), "limited" (503 by a rate limit), "grpc" with a status
 // in the head, or "early" (103 before a 503).
 func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	words := strings.Fields(r.Header.Get("x-script"))
@@ -63,6 +64,11 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = c.Close()
 	case word == "hang":
 		<-r.Context().Done()
+	case word == "slow":
+		select {
+		case <-time.After(time.Second):
+		case <-r.Context().Done():
+		}
 	case word == "limited":
 		w.Header().Set("x-envoy-ratelimited", "true")
 		w.WriteHeader(503)

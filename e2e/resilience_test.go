@@ -66,7 +66,8 @@ func TestRetryForms(t *testing.T) {
 	app := &script{seen: map[string]int{}}
 	at := listenVersions(t, app.ServeHTTP)
 	linkerd := strings.Replace(service("linkerd", "app: web"), "metadata: {name: linkerd}", `metadata: {name: linkerd, annotations: {retry.linkerd.io/http: "5xx,429", retry.linkerd.io/limit: "3", retry.linkerd.io/timeout: 300ms, timeout.linkerd.io/request: 2s}}`, 1)
-	m := up(t, service("plain", "app: web")+service("istio", "app: web")+service("api", "app: web")+linkerd+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+`---
+	hurried := strings.Replace(service("hurried", "app: web"), "metadata: {name: hurried}", `metadata: {name: hurried, annotations: {retry.linkerd.io/timeout: 300ms}}`, 1)
+	m := up(t, hurried+service("plain", "app: web")+service("istio", "app: web")+service("api", "app: web")+linkerd+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+`---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: istio}
@@ -105,6 +106,11 @@ spec:
 	f("GET", "http://linkerd/", "500 429 503 200", "200 after 4")
 	f("GET", "http://linkerd/", "404 200", "404 after 1")
 	f("GET", "http://linkerd/", "hang 200", "200 after 2")
+	// Its retry timeout is for attempts that another one can follow, and needs no status beside it; what is reset is another matter.
+	f("POST", "http://hurried/", "hang 200", "200 after 2")
+	f("GET", "http://hurried/", "hang slow", "200 after 2")
+	f("POST", "http://hurried/", "reset 200", "503 after 1")
+	f("GET", "http://hurried/", "503 200", "503 after 1")
 	// A route that says nothing has Istio's default, which is for no status of HTTP. What may have been processed is not sent again.
 	f("GET", "http://plain/", "503 200", "503 after 1")
 	f("POST", "http://plain/", "reset 200", "503 after 1")

@@ -173,7 +173,11 @@ func (x *exchange) tryLimit() {
 		if x.tries > 1 {
 			t = now()
 		}
-		for _, limit := range [2]int64{r.perTry, r.backendTimeout} {
+		perTry := r.perTry
+		if r.retries.spec.LastUnbound && x.tries > int(r.retries.attempts) {
+			perTry = 0
+		}
+		for _, limit := range [2]int64{perTry, r.backendTimeout} {
 			if limit > 0 && (x.trySpan == 0 || limit < x.trySpan) {
 				x.tryDeadline, x.trySpan = t+limit, limit
 			}

@@ -24,6 +24,7 @@ const (
 	on4xx
 	onRefusedStream
 	onStatuses
+	onTimeout
 )
 
 // The gRPC statuses are conditions of their own: a bit for each code.
@@ -36,6 +37,7 @@ var retryOn = map[string]conditions{
 	"5xx": on5xx, "gateway-error": onGatewayError, "reset": onReset, "reset-before-request": onResetBeforeRequest,
 	"connect-failure": onConnectFailure, "envoy-ratelimited": onRateLimited, "retriable-4xx": on4xx,
 	"refused-stream": onRefusedStream, "retriable-status-codes": onStatuses,
+	"per-try-timeout": onTimeout,
 }
 
 // retries is a model.Retries as exchanges ask it.
@@ -120,7 +122,7 @@ func (r *retries) wants(x *exchange, v verdict) bool {
 		}
 		return r.on&anyReset != 0
 	case upstreamTimeout:
-		return r.on&anyReset != 0
+		return r.on&(anyReset|onTimeout) != 0
 	}
 	return false
 }

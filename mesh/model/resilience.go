@@ -6,11 +6,14 @@ type Retries struct {
 	Attempts uint32 `json:"attempts"`
 	// On are the conditions, by Envoy's names: "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure",
 	// "envoy-ratelimited", "retriable-4xx", "refused-stream", "retriable-status-codes" (those of Statuses), and gRPC's "cancelled",
-	// "deadline-exceeded", "internal", "resource-exhausted", "unavailable"; and Linkerd's "unknown", "permission-denied", "data-loss".
+	// "deadline-exceeded", "internal", "resource-exhausted", "unavailable"; and Linkerd's "unknown", "permission-denied", "data-loss",
+	// and "per-try-timeout", which Envoy's "5xx", "gateway-error" and "reset" include.
 	On       []string `json:"on,omitempty"`
 	Statuses []int    `json:"statuses,omitempty"`
 	// PerTry bounds each attempt; 0 is the route's timeout.
 	PerTry Duration `json:"perTry,omitempty"`
+	// LastUnbound leaves the last attempt, after which there is no other, without that bound (retry.linkerd.io/timeout).
+	LastUnbound bool `json:"lastUnbound,omitempty"`
 	// Backoff is the base of the exponential, jittered wait between attempts; 0 is 25 ms. No wait is longer than ten times as much.
 	Backoff Duration `json:"backoff,omitempty"`
 	// LeastWait comes before that wait: no attempt begins sooner after the failure of the one before (HTTPRoute retry.backoff).

@@ -16,7 +16,7 @@ import (
 // balancer.alpha.linkerd.io/failure-accrual-success-rate-* for the rate.
 type Settings struct {
 	MaxFailures uint32        // failures in a row that make an endpoint rest; default 7; 0 is none, for a Rate
-	MinPenalty  time.Duration // of the first rest; default 1 s
+	MinPenalty  time.Duration // of the first rest; default 1 s; 0 lets the probe come at once, each time
 	MaxPenalty  time.Duration // no rest is longer; default 1 min
 	Jitter      float64       // a random share of the penalty, from 0 to this, is added, up to MaxPenalty; 0 to 100, default 0.5
 	Rate        *Rate         // nil for the mode consecutive
@@ -48,8 +48,8 @@ func (s *Settings) Check() error {
 		return s.Rate.check()
 	case s.MaxFailures == 0 && (s.Rate == nil || s.Rate.Threshold == 0):
 		return fmt.Errorf("max-failures is 0; must be at least 1")
-	case s.MinPenalty <= 0 || s.MaxPenalty < s.MinPenalty:
-		return fmt.Errorf("min-penalty %v and max-penalty %v; must be above 0, and the second not below the first", s.MinPenalty, s.MaxPenalty)
+	case s.MinPenalty < 0 || s.MaxPenalty <= 0 || s.MaxPenalty < s.MinPenalty:
+		return fmt.Errorf("min-penalty %v and max-penalty %v; the second must be above 0 and not below the first", s.MinPenalty, s.MaxPenalty)
 	case !(s.Jitter >= 0 && s.Jitter <= 100):
 		return fmt.Errorf("jitter-ratio is %v; must be from 0 to 100", s.Jitter)
 	}
@@ -146,11 +146,14 @@ func (e *Endpoint) Succeeded(probe bool, now int64) (changed bool) {
 	return false
 }
 
-// Limited reports an answer that the endpoint was asked too much: a success, but for a Rate, for which it is a failure that is in
-// no row. Otherwise as Failed.
+// Limited reports an answer that the endpoint was asked too much: a success, which ends a row of failures, but for a Rate, for which
+// it is a failure. Otherwise as Failed.
 func (e *Endpoint) Limited(probe bool, now int64, random float64) (changed bool) {
 	if !e.rated.Load() {
 		return e.Succeeded(probe, now)
+	}
+	if !probe && e.failures.Load() != 0 {
+		e.failures.Store(0)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -194,8 +197,8 @@ func (e *Endpoint) rest(now int64, random float64) {
 func (e *Endpoint) penalty(random float64) time.Duration {
 	s := &e.settings
 	base := s.MaxPenalty
-	if e.rests < 40 {
-		if p := s.MinPenalty << e.rests; p > 0 && p>>e.rests == s.MinPenalty {
+	if e.rests < 40 || s.MinPenalty == 0 {
+		if p := s.MinPenalty << e.rests; p >= 0 && p>>e.rests == s.MinPenalty {
 			base = min(p, s.MaxPenalty)
 		}
 	}

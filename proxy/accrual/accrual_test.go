@@ -69,6 +69,21 @@ func TestPenalties(t *testing.T) {
 	}
 }
 
+// Without a least penalty the probe may come at once, however often it fails.
+func TestNoPenalty(t *testing.T) {
+	s := Settings{MaxFailures: 1, MaxPenalty: time.Minute, Jitter: 0.5}
+	if s.Check() != nil {
+		t.Fatal(s.Check())
+	}
+	e := New(s)
+	e.Failed(false, second, 0.5)
+	for range 100 {
+		if e.Until() != second || !e.Sweep(second) || !e.Enter() || !e.Failed(true, second, 0.5) {
+			t.Fatalf("%v until %d", e.State(), e.Until())
+		}
+	}
+}
+
 func TestJitter(t *testing.T) {
 	e := New(settings())
 	for range 3 {
@@ -132,7 +147,7 @@ func TestConcurrent(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	for _, s := range []Settings{{}, {MaxFailures: 1}, {MaxFailures: 1, MinPenalty: 2, MaxPenalty: 1}, {MaxFailures: 1, MinPenalty: 1, MaxPenalty: 1, Jitter: 101}} {
+	for _, s := range []Settings{{}, {MaxFailures: 1}, {MaxFailures: 1, MinPenalty: -1, MaxPenalty: 1}, {MaxFailures: 1, MinPenalty: 2, MaxPenalty: 1}, {MaxFailures: 1, MinPenalty: 1, MaxPenalty: 1, Jitter: 101}} {
 		if s.Check() == nil {
 			t.Errorf("%+v passes", s)
 		}

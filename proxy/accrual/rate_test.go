@@ -46,11 +46,11 @@ func TestRate(t *testing.T) {
 	f(unified(0), "ssssfs", 0)    // 4 of 5, and 5 of 6, are not below 0.8
 	f(unified(0), "sssssfssf", 9) // 7 of 9 are
 	f(unified(0), "ssssssssffssfs", 13)
-	f(unified(7), "lllll", 5)  // they lower the rate
-	f(unified(3), "ffllff", 5) // and are in no row, but do not end one either
+	f(unified(7), "lllll", 5) // they lower the rate
+	f(unified(3), "ffllff", 5)
 	long := strings.Repeat("s", 50)
-	f(unified(3), long+"fllf", 0)
-	f(unified(3), long+"flflf", 55)
+	f(unified(3), long+"ffllff", 0) // and end a row of failures
+	f(unified(3), long+"ffllfff", 57)
 	f(unified(3), long+"ffsff", 0)
 	f(settings(), "lllllllllllffll", 0) // successes to the other mode
 	none := unified(7)
