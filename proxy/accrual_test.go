@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy/breaker"
 )
 
 // TestAccrualRate lets an endpoint rest that answers 429 too often, in the mode that counts it, and not in the other.
@@ -38,4 +39,37 @@ func TestAccrualRate(t *testing.T) {
 	}
 	f("consecutive", nil, 20)
 	f("unified", &model.AccrualRate{Threshold: 0.8, Window: model.Duration(time.Hour), MinRequests: 5}, 5)
+}
+
+// TestAccrualOfAnAnswerThatIsNotKept forgets an answer whose gRPC status was to come with its end where the answer is given up:
+// the end is that of another endpoint, which counts for itself.
+func TestAccrualOfAnAnswerThatIsNotKept(t *testing.T) {
+	other := newOrigin(t, answers("HTTP/1.1 200 OK\r\nContent-Length: 0\r\ngrpc-status: 2\r\n\r\n"))
+	o := newOrigin(t, answers("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	guard := hystrix(func(b *model.Breaker) { b.Statuses, b.FallbackCluster = []string{"200"}, "other" })
+	p := start(t, snapshotOf(func(s *model.Snapshot, r *model.Rule) {
+		guard(s, r)
+		s.Clusters[0].Accrual = &model.Accrual{MaxFailures: 1, MinPenalty: model.Duration(time.Hour), MaxPenalty: model.Duration(time.Hour)}
+		s.Clusters = append(s.Clusters, model.Cluster{
+			Name: "other", Kind: model.Listed, Port: 80, Protocol: model.HTTP, Service: model.Service{Host: "other"},
+			Endpoints: []model.Endpoint{{Address: other.address(), Weight: 1}},
+		})
+	}, o.address()), Limits{})
+	c := dial(t, p, "outbound")
+	c.send("POST / HTTP/1.1\r\nHost: app\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n")
+	if a := c.read("POST"); a.status != 200 || a.field("x-outrider-reason") != "fallback" {
+		t.Errorf("%d %s, want the fallback's 200", a.status, a.field("x-outrider-reason"))
+	}
+	eventually(t, "the exchange is over", func() bool {
+		var s breaker.Snapshot
+		p.upstream.Breakers()["default/app"].Snapshot(&s, now())
+		return s.Total[breaker.FallbackSuccess] == 1 && s.Active == 0
+	})
+	for _, cluster := range p.upstream.Current() {
+		for i := range cluster.Members {
+			if m := &cluster.Members[i]; m.Accrual != nil && m.Accrual.Down() {
+				t.Errorf("%s rests for what the fallback answered", m.Address())
+			}
+		}
+	}
 }

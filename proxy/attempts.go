@@ -162,6 +162,10 @@ func (x *exchange) forgo(v verdict) {
 	}
 	x.drop()
 	x.disengage()
+	if x.accruing { // what its end would have told
+		x.accruing = false
+		x.unprobed()
+	}
 	x.there, x.here, x.distrust = netip.AddrPort{}, netip.AddrPort{}, ""
 }
 

@@ -172,10 +172,7 @@ func (h *Host) local(status int, now int64) Change {
 	if !s.Split {
 		return h.count(s, status, now)
 	}
-	if h.unreachable.Add(1) == s.ConsecutiveLocalOrigin {
-		return h.detector.accuse(h, ConsecutiveLocalOriginFailure, &h.unreachable, now)
-	}
-	return Change{}
+	return h.fail(&h.unreachable, s.ConsecutiveLocalOrigin, ConsecutiveLocalOriginFailure, now)
 }
 
 // count counts a status. The gateway's comes first, so it is the reason where both are due.
@@ -186,18 +183,23 @@ func (h *Host) count(s *rules, status int, now int64) (c Change) {
 		return c
 	}
 	if status >= 502 && status <= 504 {
-		if h.gateway.Add(1) == s.ConsecutiveGateway {
-			c = h.detector.accuse(h, ConsecutiveGatewayFailure, &h.gateway, now)
-		}
+		c = h.fail(&h.gateway, s.ConsecutiveGateway, ConsecutiveGatewayFailure, now)
 	} else {
 		zero(&h.gateway)
 	}
-	if h.failures.Add(1) == s.Consecutive5xx {
-		if second := h.detector.accuse(h, Consecutive5xx, &h.failures, now); c.Action == Nothing {
-			c = second
-		}
+	if second := h.fail(&h.failures, s.Consecutive5xx, Consecutive5xx, now); c.Action == Nothing {
+		c = second
 	}
 	return c
+}
+
+// fail counts one more in a row; with as many as most, which may be less than before they were counted, the host is accused. 0
+// accuses never.
+func (h *Host) fail(row *atomic.Uint32, most uint32, r Reason, now int64) Change {
+	if row.Add(1) < most || most == 0 || h.ejected.Load() {
+		return Change{}
+	}
+	return h.detector.accuse(h, r, row, most, now)
 }
 
 // zero leaves alone what is zero already, so that hosts that answer well share their cache line.
@@ -207,22 +209,21 @@ func zero(n *atomic.Uint32) {
 	}
 }
 
-// accuse ejects a host that failed too often in a row, if too many are not yet.
-func (d *Detector) accuse(h *Host, r Reason, counter *atomic.Uint32, now int64) Change {
+// accuse ejects a host that failed too often in a row, unless another report of the same row did, if too many are not yet.
+func (d *Detector) accuse(h *Host, r Reason, row *atomic.Uint32, most uint32, now int64) Change {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if h.place < 0 || h.ejected.Load() {
+	if h.place < 0 || h.ejected.Load() || row.Load() < most {
 		return Change{}
 	}
 	s := d.settings.Load()
 	d.stats.Detected[r]++
-	counter.Store(0)
+	row.Store(0)
 	if 100*(d.stats.Active+1) > s.MaxEjectionPercent*len(d.hosts) && (d.stats.Active > 0 || !s.AlwaysOne) {
 		d.stats.Overflow++
 		return Change{Host: h, Action: Spared, Reason: r, At: now, Ejections: h.ejections}
 	}
-	base, longest := int64(s.BaseEjection), int64(s.longest())
-	if h.multiplier*base < longest+base {
+	if time.Duration(h.multiplier-1) <= (s.longest()-1)/s.BaseEjection { // a base time less is still below the longest
 		h.multiplier++
 	}
 	h.ejections++
@@ -235,7 +236,10 @@ func (d *Detector) accuse(h *Host, r Reason, counter *atomic.Uint32, now int64) 
 
 // sentence is how long the host is ejected.
 func (h *Host) sentence(s *rules) time.Duration {
-	return min(time.Duration(h.multiplier)*s.BaseEjection, s.longest())
+	if time.Duration(h.multiplier) > s.longest()/s.BaseEjection {
+		return s.longest()
+	}
+	return time.Duration(h.multiplier) * s.BaseEjection
 }
 
 // Due returns when the next sweep is to be.

@@ -76,7 +76,10 @@ func (h *Health) watch(c *Cluster, now int64) {
 	hosts := make(map[string]*outlier.Host, len(c.Members))
 	for i := range c.Members {
 		m := &c.Members[i]
-		host := h.hosts[m.address]
+		host := hosts[m.address] // an address may be there twice
+		if host == nil {
+			host = h.hosts[m.address]
+		}
 		if host == nil {
 			host = h.detector.Add(m.address)
 		}

@@ -42,3 +42,27 @@ func TestSparedIsLoggedNowAndThen(t *testing.T) {
 		t.Errorf("%d times spared, want each counted", n)
 	}
 }
+
+// TestAddressThatIsThereTwice says that an address is one host for the outlier detection, however often a cluster lists it and
+// whatever reloads: each counts in maxEjectionPercent.
+func TestAddressThatIsThereTwice(t *testing.T) {
+	s := newReloads(t)
+	f := func(want int, endpoints ...model.Endpoint) {
+		t.Helper()
+		web := spec("web", model.LoadBalancer{}, endpoints...)
+		web.Outlier = &model.Outlier{Consecutive5xx: 1, Interval: model.Duration(time.Second), BaseEjection: model.Duration(time.Hour), MaxEjection: model.Duration(time.Hour), MaxEjectionPercent: 50}
+		s.prepare(web).Commit()
+		c := s.set.Current()["web"]
+		if n := c.Health.Stats().Hosts; n != want {
+			t.Errorf("%d hosts, want %d", n, want)
+		}
+		if a, b := c.Members[0], c.Members[1]; (a.Address() == b.Address()) != (a.Outlier == b.Outlier) {
+			t.Errorf("%s and %s", a.Address(), b.Address())
+		}
+	}
+	f(2, at("a:1"), at("a:1"), at("b:1"))
+	f(2, at("a:1"), at("a:1"), at("b:1"))
+	f(2, at("b:1"), at("c:1"))
+	f(3, at("b:1"), at("c:1"), at("a:1"), at("a:1"), at("a:1"))
+	f(2, at("b:1"), at("c:1"))
+}
