@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,8 @@ import (
 type entry struct {
 	key, value string
 	line       int
+	unknown    bool // the value depends on what the file does not say
+	merged     bool // it stands where YAML's << takes it from, and what is written has the last word
 }
 
 // maxEntries bounds what aliases of a YAML file can stand for.
@@ -34,18 +37,41 @@ func (t *translation) read(name string, data []byte) (all []entry, err error) {
 	for i, e := range all {
 		last[e.key] = i
 	}
+	r := resolution{values: map[string]string{}}
+	for key, i := range last {
+		r.values[key] = strings.TrimSpace(all[i].value)
+	}
 	out := all[:0]
 	for i, e := range all {
 		if last[e.key] != i {
 			continue
 		}
-		if e.value, err = resolved(strings.TrimSpace(e.value)); err != nil && relevant(e.key) {
-			t.wrong(e.line, "%s: %v; it is left out", e.key, err)
-			continue
+		e.value = strings.TrimSpace(e.value)
+		if relevant(e.key) && strings.Contains(e.value, "${") {
+			written := e.value
+			r.steps, r.unknown, r.otherwise = 0, "", false
+			switch e.value = r.text(written, 0); {
+			case r.unknown != "":
+				e.unknown = true
+				t.wrong(e.line, "%s: the value of %s is not known here, and it has no default; it is left out", e.key, r.unknown)
+			case r.otherwise:
+				t.note(e.line, "%s: of %s the default is taken, %s", e.key, written, e.value)
+			}
 		}
 		out = append(out, e)
 	}
 	return out, nil
+}
+
+// repeated names what one document says twice: the last has it.
+func (t *translation) repeated(all []entry) {
+	first := map[string]entry{}
+	for _, e := range all {
+		if before, ok := first[e.key]; ok && !before.merged && before.value != e.value && relevant(e.key) {
+			t.note(before.line, "%s stands again in line %d, which has the last word", e.key, e.line)
+		}
+		first[e.key] = e
+	}
 }
 
 // entries are the properties as they are written.
@@ -70,6 +96,7 @@ func separators(text string) (lines []int) {
 // documents leaves out those that are for some profiles only.
 func (t *translation) documents(all []entry, separators []int) []entry {
 	if len(separators) == 0 {
+		t.repeated(all)
 		return all
 	}
 	var out []entry
@@ -79,9 +106,7 @@ func (t *translation) documents(all []entry, separators []int) []entry {
 			next++
 		}
 		f := flattening{all: all[first:next]}
-		if p := f.profile(); p != nil {
-			t.note(p.line, "this document is for the profile %s only: it is left out", p.value)
-		} else {
+		if !t.left(&f) {
 			out = append(out, f.all...)
 		}
 		first = next
@@ -94,17 +119,67 @@ func relevant(key string) bool {
 	return strings.HasPrefix(key, "hystrix.") || strings.HasPrefix(key, "resilience4j.")
 }
 
-// resolved takes the default of Spring's placeholder ${NAME:default}.
-func resolved(value string) (string, error) {
-	inner, ok := strings.CutPrefix(value, "${")
-	if !ok || !strings.HasSuffix(inner, "}") {
-		return value, nil
+// resolution puts values into placeholders, ${NAME} and ${NAME:default}: those of the file itself, else the defaults.
+type resolution struct {
+	values    map[string]string
+	steps     int
+	unknown   string // a name that has neither
+	otherwise bool   // a default was taken
+}
+
+// maxSteps bounds what placeholders within placeholders can stand for.
+const maxSteps = 1000
+
+func (r *resolution) text(s string, depth int) string {
+	var b strings.Builder
+	for {
+		before, rest, ok := strings.Cut(s, "${")
+		b.WriteString(before)
+		if !ok {
+			return b.String()
+		}
+		inner, after, ok := closed(rest)
+		if !ok {
+			b.WriteString("${" + rest)
+			return b.String()
+		}
+		b.WriteString(r.value(inner, depth))
+		s = after
 	}
-	name, otherwise, ok := strings.Cut(strings.TrimSuffix(inner, "}"), ":")
-	if !ok {
-		return "", fmt.Errorf("the value of %s is not known here, and it has no default", name)
+}
+
+// value is that of NAME or NAME:default.
+func (r *resolution) value(inner string, depth int) string {
+	name, otherwise, defaulted := strings.Cut(inner, ":")
+	if r.steps++; r.steps > maxSteps || depth > 20 { // it names itself, or as good as that
+		r.unknown = cmp.Or(r.unknown, name)
+		return ""
 	}
-	return otherwise, nil
+	if v, ok := r.values[name]; ok {
+		return r.text(v, depth+1)
+	}
+	if !defaulted {
+		r.unknown = cmp.Or(r.unknown, name)
+		return ""
+	}
+	r.otherwise = true
+	return r.text(otherwise, depth+1)
+}
+
+// closed cuts at the brace that closes a placeholder, which may have others in it.
+func closed(s string) (inner, after string, ok bool) {
+	open := 0
+	for i := 0; i < len(s); i++ {
+		switch {
+		case strings.HasPrefix(s[i:], "${"):
+			open++
+		case s[i] == '}' && open == 0:
+			return s[:i], s[i+1:], true
+		case s[i] == '}':
+			open--
+		}
+	}
+	return "", "", false
 }
 
 // readProperties reads the format of java.util.Properties.
@@ -120,7 +195,7 @@ func readProperties(text string) (all []entry) {
 			line = line[:len(line)-1] + strings.TrimLeft(lines[i], " \t\f")
 		}
 		key, value := cutProperty(line)
-		all = append(all, entry{unescaped(key), unescaped(value), at})
+		all = append(all, entry{key: unescaped(key), value: unescaped(value), line: at})
 	}
 	return all
 }
@@ -218,9 +293,11 @@ func (t *translation) parseYAML(data []byte) (all []entry, err error) {
 		if f.full() {
 			return nil, fmt.Errorf("cannot read the YAML: it stands for more than %d properties", maxEntries)
 		}
-		if p := f.profile(); p != nil {
-			t.note(p.line, "this document is for the profile %s only: it is left out", p.value)
+		if t.left(&f) {
 			continue
+		}
+		for _, e := range f.twice {
+			t.wrong(e.line, "%s stands twice in one mapping, which Spring refuses: what only one of them says is taken, and of the rest what the last says", e.key)
 		}
 		all = append(all, f.all...)
 	}
@@ -228,8 +305,10 @@ func (t *translation) parseYAML(data []byte) (all []entry, err error) {
 
 // flattening is the work on one document. Empty collections count too, so that aliases cannot make it endless.
 type flattening struct {
-	all   []entry
-	steps int
+	all     []entry
+	twice   []entry // mappings
+	steps   int
+	merging int
 }
 
 func (f *flattening) full() bool { return f.steps > maxEntries }
@@ -241,7 +320,7 @@ func (f *flattening) node(path string, n *yaml.Node) {
 	switch n.Kind {
 	case yaml.MappingNode, yaml.SequenceNode:
 		if len(n.Content) == 0 { // it has a name, if nothing else
-			f.all = append(f.all, entry{path, "", n.Line})
+			f.add(path, "", n.Line)
 		}
 	}
 	switch n.Kind {
@@ -253,6 +332,7 @@ func (f *flattening) node(path string, n *yaml.Node) {
 				f.merge(path, n.Content[i+1])
 			}
 		}
+		seen := map[string]*yaml.Node{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			if n.Content[i].Tag == "!!merge" {
 				continue
@@ -264,6 +344,10 @@ func (f *flattening) node(path string, n *yaml.Node) {
 			if path != "" {
 				key = path + "." + key
 			}
+			if before := seen[key]; before != nil && relevant(key+".") && (before.Kind != yaml.ScalarNode || n.Content[i+1].Kind != yaml.ScalarNode) {
+				f.twice = append(f.twice, entry{key: key, line: n.Content[i].Line})
+			}
+			seen[key] = n.Content[i+1]
 			f.node(key, n.Content[i+1])
 		}
 	case yaml.SequenceNode:
@@ -271,11 +355,21 @@ func (f *flattening) node(path string, n *yaml.Node) {
 			f.node(path+"["+strconv.Itoa(i)+"]", c)
 		}
 	case yaml.ScalarNode:
-		f.all = append(f.all, entry{path, n.Value, n.Line})
+		value := n.Value
+		if i := 0; n.ShortTag() == "!!int" && n.Decode(&i) == nil { // 10_000
+			value = strconv.Itoa(i)
+		}
+		f.add(path, value, n.Line)
 	}
 }
 
+func (f *flattening) add(path, value string, line int) {
+	f.all = append(f.all, entry{key: path, value: value, line: line, merged: f.merging > 0})
+}
+
 func (f *flattening) merge(path string, n *yaml.Node) {
+	f.merging++
+	defer func() { f.merging-- }()
 	if n.Kind != yaml.SequenceNode {
 		f.node(path, n)
 		return
@@ -285,12 +379,22 @@ func (f *flattening) merge(path string, n *yaml.Node) {
 	}
 }
 
-func (f *flattening) profile() *entry {
-	for i := range f.all {
-		switch key := f.all[i].key; {
-		case strings.HasPrefix(key, "spring.config.activate.on-profile"), key == "spring.profiles", strings.HasPrefix(key, "spring.profiles["):
-			return &f.all[i]
+// left says whether a document is left out, being for some profiles only.
+func (t *translation) left(f *flattening) bool {
+	var profiles []string
+	line := 0
+	for _, e := range f.all {
+		switch name, _, _ := strings.Cut(e.key, "["); name {
+		case "spring.config.activate.on-profile", "spring.profiles":
+			profiles, line = append(profiles, e.value), e.line
+		case "spring.config.activate.on-cloud-platform":
+			t.note(e.line, "this document is for the platform %s only: it is taken", e.value)
 		}
 	}
-	return nil
+	if profiles == nil {
+		t.repeated(f.all)
+		return false
+	}
+	t.note(line, "this document is for the profile %s only: it is left out", strings.Join(profiles, ", "))
+	return true
 }

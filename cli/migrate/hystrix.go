@@ -91,6 +91,7 @@ func (f *hystrixFile) take(rest string, e entry) {
 			f.note(e.line, "%s does not carry over: a command's own window is its pool's", e.key)
 		case i <= 0:
 			f.unknown(e, "")
+		case e.unknown:
 		default:
 			f.put(f.pools, rest[:i], rest[i+1:], e)
 		}
@@ -107,9 +108,13 @@ func (f *hystrixFile) take(rest string, e entry) {
 func (f *hystrixFile) takeCommand(rest string, e entry) {
 	key, path, ok := cutCommand(rest)
 	switch {
+	case ok && e.unknown && key != "default":
+		f.put(f.commands, key, "", e)
+	case ok && e.unknown:
+		return
 	case ok:
 		f.put(f.commands, key, path, e)
-	case e.value == "" && rest != "" && !slices.ContainsFunc(properties, func(p property) bool {
+	case e.value == "" && !e.unknown && rest != "" && !slices.ContainsFunc(properties, func(p property) bool {
 		group, _, _ := strings.Cut(p.path, ".")
 		return strings.Contains(rest, "."+group)
 	}):
@@ -159,6 +164,8 @@ func beside(key string) string {
 		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) })
 	}
 	switch {
+	case key == "@next", starts("spring.config.import"):
+		return "that file may have another word on all of it; import it, too"
 	case starts("feign.hystrix.", "feign.circuitbreaker.", "spring.cloud.circuitbreaker.", "spring.cloud.openfeign.circuitbreaker."):
 		return "every request to a host with a CircuitBreaker goes through it"
 	case starts("zuul.ribbonisolationstrategy", "zuul.threadpool.", "zuul.semaphore."), starts("zuul.") && strings.Contains(key, ".semaphore."):
@@ -192,14 +199,21 @@ func cutCommand(rest string) (key, path string, ok bool) {
 	return key, path, ok
 }
 
-// lookup finds a property as Hystrix does: the command's own, else the default's.
-func (f *hystrixFile) lookup(of map[string]map[string]entry, key, path string) (entry, bool) {
-	e, ok := of[key][path]
-	if !ok {
-		e, ok = of["default"][path]
+// lookup finds a property as Hystrix does: the command's own, else the default's. One that cannot be read is as one that is not there.
+func (f *hystrixFile) lookup(of map[string]map[string]entry, key, path string, read func(value string) error) (entry, bool) {
+	for _, k := range []string{key, "default"} {
+		e, ok := of[k][path]
+		if !ok {
+			continue
+		}
+		f.taken[e.key] = true
+		err := read(e.value)
+		if err == nil {
+			return e, true
+		}
+		f.wrong(e.line, "%s: %v; the default is taken", e.key, err)
 	}
-	f.taken[e.key] = true
-	return e, ok
+	return entry{}, false
 }
 
 // untaken names the defaults that no command of the file has, and what decides nothing in Hystrix either.
@@ -214,9 +228,9 @@ func (f *hystrixFile) untaken() {
 			switch {
 			case f.taken[e.key] || poolDefaults[property] == "":
 			case len(f.used[pool]) == 0 && pool != "default": // the pool is named as a whole
-			case property == "maximumSize" && len(f.used) > 0:
+			case property == "maximumSize" && len(f.used[pool]) > 0:
 				f.note(e.line, "%s does not carry over: without allowMaximumSizeToDivergeFromCoreSize it decides nothing, in Hystrix too", e.key)
-			case property == "queueSizeRejectionThreshold" && len(f.used) > 0:
+			case property == "queueSizeRejectionThreshold" && len(f.used[pool]) > 0:
 				f.note(e.line, "%s does not carry over: without a maxQueueSize it decides nothing, in Hystrix too", e.key)
 			default:
 				f.note(e.line, "%s carries over to no command that the file names", e.key)
@@ -240,13 +254,8 @@ func (f *hystrixFile) command(key string) {
 		if p.path == isolation || p.path == semaphore && strategy == "THREAD" {
 			continue
 		}
-		e, ok := f.lookup(f.commands, key, p.path)
-		if !ok {
-			continue
-		}
-		from[p.path] = e
-		if err := set(p.of(&b.hystrix), e.value); err != nil {
-			f.wrong(e.line, "%s: %v; the default is taken", e.key, err)
+		if e, ok := f.lookup(f.commands, key, p.path, func(value string) error { return set(p.of(&b.hystrix), value) }); ok {
+			from[p.path] = e
 		}
 	}
 	settle(&b.hystrix, func(path, message string) {
@@ -273,15 +282,19 @@ const isolation = "execution.isolation.strategy"
 
 // strategy is THREAD or SEMAPHORE.
 func (f *hystrixFile) strategy(key string) string {
-	e, ok := f.lookup(f.commands, key, isolation)
-	switch strategy := strings.ToUpper(e.value); {
-	case !ok:
-	case strategy != "THREAD" && strategy != "SEMAPHORE":
-		f.wrong(e.line, "%s: %q is neither THREAD nor SEMAPHORE; THREAD is taken", e.key, e.value)
-	default:
-		return strategy
+	strategy := "THREAD"
+	e, ok := f.lookup(f.commands, key, isolation, func(value string) error {
+		upper := strings.ToUpper(value)
+		if upper != "THREAD" && upper != "SEMAPHORE" {
+			return fmt.Errorf("%q is neither THREAD nor SEMAPHORE", value)
+		}
+		strategy = upper
+		return nil
+	})
+	if ok && strategy == "SEMAPHORE" && e.value != strategy {
+		f.wrong(e.line, "%s: Hystrix takes %q for THREAD, for it knows only SEMAPHORE; SEMAPHORE is taken here", e.key, e.value)
 	}
-	return "THREAD"
+	return strategy
 }
 
 // bound makes the bound of a command's thread pool one of its semaphore: so much ran or waited at once.
@@ -297,23 +310,25 @@ func (f *hystrixFile) bound(b *breaker) {
 	f.used[pool] = append(f.used[pool], b.key)
 	number := func(property string) int {
 		n, _ := strconv.Atoi(poolDefaults[property])
-		if e, ok := f.lookup(f.pools, pool, property); ok {
-			v, err := strconv.ParseInt(e.value, 10, 32)
-			if err != nil {
-				f.wrong(e.line, "%s: %q is no whole number; the default is taken", e.key, e.value)
-				return n
-			}
-			return int(v)
-		}
+		f.lookup(f.pools, pool, property, func(value string) error { return set(&n, value) })
 		return n
 	}
-	size := number("coreSize")
-	if e, ok := f.lookup(f.pools, pool, "allowMaximumSizeToDivergeFromCoreSize"); ok && strings.EqualFold(e.value, "true") {
-		size = max(size, number("maximumSize"))
-	}
-	queue := 0
+	size, queue := number("coreSize"), 0
+	most, rejected := size, 0
 	if n := number("maxQueueSize"); n > 0 {
-		queue = max(min(n, number("queueSizeRejectionThreshold")), 0)
+		rejected = max(number("queueSizeRejectionThreshold"), 0)
+		queue = min(n, rejected)
+	}
+	diverges := false
+	f.lookup(f.pools, pool, "allowMaximumSizeToDivergeFromCoreSize", func(value string) error { return set(&diverges, value) })
+	if diverges {
+		e, _ := f.lookup(f.pools, pool, "maximumSize", func(value string) error { return set(&most, value) })
+		switch {
+		case queue > 0 && rejected == queue && most > size: // threads beyond coreSize are for when the queue is full, which it never is
+			f.note(e.line, "%s does not carry over: with a queueSizeRejectionThreshold up to maxQueueSize no thread beyond coreSize begins, in Hystrix too", e.key)
+		default:
+			size = max(size, most)
+		}
 	}
 	b.hystrix.Execution.Isolation.Semaphore.MaxConcurrentRequests = max(size+queue, 0)
 	if queue > 0 {
@@ -346,7 +361,7 @@ func (f *hystrixFile) pool(name string) {
 	switch {
 	case name == "default":
 	case len(shared) == 0:
-		f.note(first, "the pool %s (%s) carries over to no command: none has its name or names it by %s", name, strings.Join(sortedKeys(f.pools[name]), ", "), poolOverride)
+		f.note(first, "the pool %s (%s) carries over to no command: none of the strategy THREAD has its name or names it by %s", name, strings.Join(sortedKeys(f.pools[name]), ", "), poolOverride)
 	case len(shared) > 1:
 		f.note(first, "the pool %s was shared by %s: each of them may have so many requests at once now", name, strings.Join(shared, ", "))
 	}

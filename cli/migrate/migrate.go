@@ -290,10 +290,10 @@ func text(v any) string {
 func set(to any, value string) error {
 	switch to := to.(type) {
 	case *bool:
-		switch strings.ToLower(value) {
-		case "true":
+		switch strings.ToLower(value) { // as Archaius, and YAML before 1.2
+		case "true", "t", "yes", "y", "on":
 			*to = true
-		case "false":
+		case "false", "f", "no", "n", "off":
 			*to = false
 		default:
 			return fmt.Errorf("%q is neither true nor false", value)

@@ -64,6 +64,10 @@ func TestGolden(t *testing.T) {
 	f("hystrix.yml", Hystrix, Options{Namespace: "shop"})
 	f("application.yml", Resilience4j, Options{Hosts: map[string]string{"ratings": "ratings", "extra": "extra:80"}})
 	f("old.properties", Resilience4j, Options{})
+	f("orders.yml", Hystrix, Options{})
+	f("config.properties", Hystrix, Options{})
+	f("profiles.yml", Hystrix, Options{})
+	f("shared.yml", Resilience4j, Options{})
 }
 
 func TestNothing(t *testing.T) {

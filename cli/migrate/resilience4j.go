@@ -124,12 +124,20 @@ func (f *resilienceFile) take(rest string, e entry, told map[string]bool) {
 		to[key] = map[string]entry{}
 	}
 	property, _, list := strings.Cut(rest[i+1:], "[")
+	if e.unknown {
+		property = ""
+	}
 	if list {
 		e.key, _, _ = strings.Cut(e.key, "[")
 	}
-	if _, known := to[key][bare(property)]; !(list && known) { // a list is named where it begins
-		to[key][bare(property)] = e
+	before, known := to[key][bare(property)]
+	if known && list { // it is named where it begins
+		return
 	}
+	if known && property != "" {
+		f.note(before.line, "%s stands again in line %d, as %s, which has the last word", before.key, e.line, e.key)
+	}
+	to[key][bare(property)] = e
 }
 
 // bare is a name of Spring's without what it may be written with or without: failure-rate-threshold, failureRateThreshold.
@@ -158,6 +166,9 @@ func (f *resilienceFile) of(name, key string) (map[string]entry, bool) {
 		if e.key != "" && m.configs[base] == nil {
 			f.wrong(e.line, "%s: there is no config %q", e.key, base)
 			base = "default"
+		}
+		if seen[base] && e.key != "" && base != "default" {
+			f.wrong(e.line, "%s: %q is in the end based on itself", e.key, base)
 		}
 		if seen[base] {
 			for _, e := range out {
@@ -391,6 +402,9 @@ func (f *resilienceFile) millis(e entry, otherwise int) int {
 	if !ok || d < 0 || d.Milliseconds() > unbounded {
 		f.wrong(e.line, "%s: %q is no duration; %d ms is taken", e.key, e.value, otherwise)
 		return otherwise
+	}
+	if d%time.Millisecond != 0 {
+		f.note(e.line, "%s: %s is cut to %d ms", e.key, e.value, d.Milliseconds())
 	}
 	return int(d.Milliseconds())
 }
