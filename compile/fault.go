@@ -86,6 +86,23 @@ type virtualMirror struct {
 	percent float64
 }
 
+// checkShares reports a percentage of mirrored requests where nothing is mirrored. A delegate's may be for the root's mirror.
+func checkShares(o *config.Object, field string, h *networking.HTTPRoute, r *report) {
+	spec, _ := o.Spec.(*networking.VirtualService)
+	if h.Mirror != nil || len(spec.GetHosts()) == 0 {
+		return
+	}
+	remedy := "add mirror: {host: ...}, or remove it"
+	if len(h.Mirrors) > 0 {
+		remedy = "write percentage: {value: ...} in each of mirrors"
+	}
+	for _, name := range []string{"mirrorPercent", "mirrorPercentage"} {
+		if o.Has(field + "." + name) {
+			r.warn(o, ineffective, field+"."+name, remedy, "%s has no effect without mirror", name)
+		}
+	}
+}
+
 // mirrors translates mirror, with its percentage where one is written anywhere, and mirrors, whose percentages are their own; of all
 // requests unless they say otherwise. One of 0 percent is none.
 func (m *Mesh) mirrors(o *config.Object, field string, h *networking.HTTPRoute) []virtualMirror {

@@ -14,7 +14,7 @@ var (
 	unknownHost    = ID{"OR2003", "IST0101", "a destination names a host that is no service"}
 	unknownSubset  = ID{"OR2004", "IST0101", "a destination names a subset that no DestinationRule defines"}
 	portNeeded     = ID{"OR2005", "IST0112", "a destination must say which of the service's ports it means"}
-	unknownPort    = ID{"OR2006", "", "a destination names a port that the service does not have"}
+	unknownPort    = ID{"OR2006", "", "a destination, or a policy, names a port that the service does not have"}
 	unknownGateway = ID{"OR2007", "IST0101", "a VirtualService names a Gateway that is not there"}
 	hostConflict   = ID{"OR2008", "IST0109", "two VirtualServices have the same host; the first has it"}
 	unreachable    = ID{"OR2009", "IST0130", "a rule follows one that matches every request"}

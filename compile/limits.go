@@ -96,8 +96,21 @@ func keepAlive(mesh, own *networking.ConnectionPoolSettings_TCPSettings_TcpKeepa
 	return k
 }
 
+// bounds are the numbers of connectionPool of which 0 is none.
+var bounds = []string{"tcp.maxConnections", "http.http1MaxPendingRequests", "http.http2MaxRequests", "http.maxRetries"}
+
 // checkPool reports limits that do other than their names say. requests says that requests may go through the pool.
 func checkPool(o *config.Object, field string, pool *networking.ConnectionPoolSettings, requests bool, r *report) {
+	written := []int32{pool.GetTcp().GetMaxConnections(), pool.GetHttp().GetHttp1MaxPendingRequests(), pool.GetHttp().GetHttp2MaxRequests(), pool.GetHttp().GetMaxRetries()}
+	for i, name := range bounds {
+		if at := field + "." + name; written[i] == 0 && o.Has(at) {
+			remedy := "write 1 or more, or remove it"
+			if name == "http.maxRetries" {
+				remedy = "to switch retries off, write retries: {attempts: 0} in a VirtualService's rule; else write 1 or more"
+			}
+			r.warn(o, limitSurprise, at, remedy, "0 is as if it were not written, as in Istio: there is no limit")
+		}
+	}
 	if !requests {
 		return
 	}
@@ -109,5 +122,12 @@ func checkPool(o *config.Object, field string, pool *networking.ConnectionPoolSe
 	case pending && !connections && !most:
 		r.inform(o, limitSurprise, field+".http.http1MaxPendingRequests", "add tcp.maxConnections, or http.http2MaxRequests to bound the requests under way",
 			"http1MaxPendingRequests alone bounds no load: without maxConnections a request waits only while a connection is being made for it, so that bursts are refused and slow endpoints are not spared")
+	}
+}
+
+// checkBudget reports a maxRetries beside the retryBudget that comes in its place.
+func checkBudget(o *config.Object, field string, pool *networking.ConnectionPoolSettings, b *networking.TrafficPolicy_RetryBudget, r *report) {
+	if n := pool.GetHttp().GetMaxRetries(); n > 0 && b != nil {
+		r.warn(o, ineffective, field+".http.maxRetries", "remove one of them", "maxRetries %d has no effect: retryBudget comes in its place", n)
 	}
 }

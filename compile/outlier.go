@@ -85,10 +85,15 @@ func (m *Mesh) checkPolicy(o *config.Object, field string, p *networking.Traffic
 		return false
 	}
 	checkPool(o, field+".connectionPool", p.ConnectionPool, requests(0), r)
+	checkBudget(o, field+".connectionPool", p.ConnectionPool, p.RetryBudget, r)
 	checkCounts(o, field+".outlierDetection", p.OutlierDetection, r)
 	for i, l := range p.PortLevelSettings {
 		at := element(field+".portLevelSettings", i)
+		if n := int(l.Port.GetNumber()); svc != nil && svc.port(n) == nil {
+			r.warn(o, unknownPort, at+".port.number", "name one of the service's ports, not the application's", "%s has no port %d, so that these settings have no effect; its ports: %s", host, n, portList(svc))
+		}
 		checkPool(o, at+".connectionPool", l.ConnectionPool, requests(int(l.Port.GetNumber())), r)
+		checkBudget(o, at+".connectionPool", l.ConnectionPool, p.RetryBudget, r)
 		checkCounts(o, at+".outlierDetection", l.OutlierDetection, r)
 	}
 }

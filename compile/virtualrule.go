@@ -72,6 +72,7 @@ func (m *Mesh) forward(o *config.Object, v *virtualRule, h *networking.HTTPRoute
 	route := &model.Route{Timeout: duration(h.Timeout), Fault: fault(o, v.field+".fault", h.Fault, r)}
 	v.retries = m.retries(o, v.field+".retries", h.Retries, r)
 	v.mirrors = m.mirrors(o, v.field, h)
+	checkShares(o, v.field, h, r)
 	route.Retries = v.retries.retries
 	checkRetries(o, v.field, route, r)
 	if w := h.Rewrite; w != nil {

@@ -17,6 +17,24 @@ var annotationNames = map[string][]string{
 	},
 }
 
+// inert are annotations of Istio's that say something of the traffic and are not followed yet: what each would do. One that
+// ends in "/" stands for all with that prefix.
+var inert = []struct{ name, effect, remedy string }{
+	{"proxy.istio.io/config", "the sidecar keeps its defaults", "do not rely on it here; terminationDrainDuration has an effect in MeshConfig's defaultConfig, for all sidecars"},
+	{"traffic.sidecar.istio.io/", "nothing is redirected here, so that no port or address goes round the sidecar", "do not rely on it here"},
+}
+
+// inertAnnotations warns of those that have no effect yet.
+func (c *checker) inertAnnotations(field string, annotations map[string]string) {
+	for key := range annotations {
+		for _, a := range inert {
+			if key == a.name || strings.HasSuffix(a.name, "/") && strings.HasPrefix(key, a.name) {
+				c.warn(idInert, field+"["+key+"]", key+" has no effect yet: "+a.effect, a.remedy)
+			}
+		}
+	}
+}
+
 // otherModes says whether a name is for another mode of failure accrual than consecutive, which is told of with the mode.
 func otherModes(name string) bool {
 	mode, ok := strings.CutPrefix(name, "failure-accrual-")
@@ -25,6 +43,7 @@ func otherModes(name string) bool {
 
 // annotations warns of those that do not exist; field is metadata.annotations of the object or of its template.
 func (c *checker) annotations(field string, annotations map[string]string) {
+	c.inertAnnotations(field, annotations)
 	for key := range annotations {
 		i := strings.IndexByte(key, '/') + 1
 		prefix, name := key[:i], key[i:]

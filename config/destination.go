@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -143,17 +144,28 @@ func prime(n uint64) bool {
 	return n > 1
 }
 
+// localityLabels are the labels of which Istio's failover takes care.
+var localityLabels = []string{"topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"}
+
 func (c *checker) locality(field string, l *networkingv1.LocalityLoadBalancerSetting) {
 	if l == nil {
 		return
 	}
 	c.exclusive(field, "distribute", "failover")
+	if len(l.Failover) > 0 {
+		for i, label := range l.FailoverPriority {
+			if slices.Contains(localityLabels, label) {
+				c.bad(idExclusive, item(field+".failoverPriority", i), "failover and the label "+label+" exclude each other", "remove one of them")
+			}
+		}
+	}
 	for i, d := range l.Distribute {
 		at := item(field+".distribute", i)
 		c.required(d.From != "", at+".from", "name the clients' locality: REGION/ZONE/SUBZONE or *")
 		sum := uint64(0)
-		for _, w := range d.To {
+		for locality, w := range d.To {
 			sum += uint64(w)
+			c.unless(w > 0, idWeight, at+".to["+locality+"]", "the weight is 0", "leave out the locality, which gets nothing then, or write 1 to 100")
 		}
 		c.unless(sum == 100, idWeight, at+".to", fmt.Sprintf("the weights sum up to %d", sum), "let them sum up to 100")
 	}
@@ -162,6 +174,8 @@ func (c *checker) locality(field string, l *networkingv1.LocalityLoadBalancerSet
 		c.required(f.From != "", at+".from", "name a region")
 		c.required(f.To != "", at+".to", "name a region")
 		c.unless(f.From != f.To || f.From == "", idValue, at+".to", "the failover leads from "+clip(f.From)+" to itself", "name another region")
+		c.unless(!strings.ContainsAny(f.From, "/*"), idValue, at+".from", clip(f.From)+" is no region", "write a region only, without a zone or *")
+		c.unless(!strings.ContainsAny(f.To, "/*"), idValue, at+".to", clip(f.To)+" is no region", "write a region only, without a zone or *")
 	}
 }
 
@@ -178,7 +192,7 @@ func (c *checker) connectionPool(field string, p *networkingv1.ConnectionPoolSet
 	if t := p.Tcp; t != nil {
 		at := field + ".tcp"
 		atLeastZero(at+".maxConnections", t.MaxConnections)
-		c.duration(at+".connectTimeout", t.ConnectTimeout)
+		c.span(at+".connectTimeout", t.ConnectTimeout)
 		c.duration(at+".maxConnectionDuration", t.MaxConnectionDuration)
 		c.duration(at+".idleTimeout", t.IdleTimeout)
 		c.duration(at+".tcpKeepalive.time", t.TcpKeepalive.GetTime())
@@ -204,8 +218,8 @@ func (c *checker) outlierDetection(field string, o *networkingv1.OutlierDetectio
 	if o == nil {
 		return
 	}
-	c.duration(field+".interval", o.Interval)
-	c.duration(field+".baseEjectionTime", o.BaseEjectionTime)
+	c.span(field+".interval", o.Interval)
+	c.span(field+".baseEjectionTime", o.BaseEjectionTime)
 	within(c, field+".maxEjectionPercent", o.MaxEjectionPercent, 0, 100)
 	within(c, field+".minHealthPercent", o.MinHealthPercent, 0, 100)
 	if o.ConsecutiveLocalOriginFailures.GetValue() > 0 && !o.SplitExternalLocalOriginErrors {

@@ -33,6 +33,7 @@ const (
 	idValue       = "OR1042"
 	idMeaningless = "OR1050"
 	idAnnotation  = "OR1051"
+	idInert       = "OR1052"
 )
 
 // ID describes one kind of finding.
@@ -79,6 +80,7 @@ var IDs = []ID{
 	{idValue, refused, "a value is not valid in this place"},
 	{idMeaningless, "", "a property of Hystrix has no effect: it means nothing to a proxy, or another comes first"},
 	{idAnnotation, "IST0108", "an annotation of the mesh's does not exist; it has no effect"},
+	{idInert, "", "an annotation of Istio's has no effect yet"},
 }
 
 // codes holds Istio's code by our id.

@@ -276,6 +276,15 @@ func (c *checker) duration(field string, d *durationpb.Duration) {
 	}
 }
 
+// span is a duration that cannot be 0.
+func (c *checker) span(field string, d *durationpb.Duration) {
+	if d != nil && d.AsDuration() == 0 {
+		c.bad(idDuration, field, "the duration is 0", "write a duration of at least 1ms, or leave it out for the default")
+		return
+	}
+	c.duration(field, d)
+}
+
 // retryWords are the conditions that Envoy knows; numbers are statuses.
 var retryWords = []string{
 	"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited", "retriable-4xx", "refused-stream",

@@ -96,7 +96,7 @@ var kinds = map[[2]string]*kind{
 
 // refusedKinds can never be honoured; each is an error that names what to use.
 var refusedKinds = map[[2]string]string{
-	{groupIstio, "EnvoyFilter"}:           "it patches Envoy's own configuration, and there is no Envoy here; use VirtualService (headers, timeout, retries, corsPolicy, directResponse) and DestinationRule (connectionPool, outlierDetection)",
+	{groupIstio, "EnvoyFilter"}:           "it patches Envoy's own configuration, and there is no Envoy here; use VirtualService (headers, timeout, retries, corsPolicy, directResponse), DestinationRule (connectionPool, outlierDetection) and RateLimit of outrider.dev (limits of each proxy, and those that a rate limit service counts)",
 	{groupExtensions, "WasmPlugin"}:       "it loads code into Envoy, and there is no Envoy here; use VirtualService headers, AuthorizationPolicy or RequestAuthentication, or do it in the application",
 	{groupExtensions, "TrafficExtension"}: "it loads code into Envoy, and there is no Envoy here; use VirtualService headers, AuthorizationPolicy or RequestAuthentication, or do it in the application",
 }
