@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	networking "istio.io/api/networking/v1alpha3"
@@ -233,5 +234,10 @@ func prime(n uint64) bool {
 	return true
 }
 
+// century is the longest length of time in a snapshot: who counts nanoseconds in 64 bits can add some of them.
+const century = 100 * 365 * 24 * time.Hour
+
 // duration reads a length of time; nil and negative ones are 0.
-func duration(d *durationpb.Duration) model.Duration { return model.Duration(max(d.AsDuration(), 0)) }
+func duration(d *durationpb.Duration) model.Duration {
+	return model.Duration(min(max(d.AsDuration(), 0), century))
+}

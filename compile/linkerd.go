@@ -169,7 +169,7 @@ func (a annotated) duration(name string) *model.Duration {
 		a.bad(name, "write a whole number with ms, s, m, h or d, such as 1500ms", "%q is no duration", text)
 		return nil
 	}
-	d := model.Duration(time.Duration(n) * unit)
+	d := model.Duration(time.Duration(min(n, int64(century/max(unit, 1)))) * unit)
 	return &d
 }
 

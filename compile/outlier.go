@@ -52,11 +52,11 @@ func outlierDetection(s *networking.OutlierDetection) *model.Outlier {
 	if n := s.ConsecutiveLocalOriginFailures.GetValue(); n > 0 {
 		out.ConsecutiveLocalOrigin = n
 	}
-	if t := s.Interval.AsDuration(); t >= time.Millisecond {
-		out.Interval = model.Duration(t)
+	if t := duration(s.Interval); t.Std() >= time.Millisecond {
+		out.Interval = t
 	}
-	if t := s.BaseEjectionTime.AsDuration(); t >= time.Millisecond {
-		out.BaseEjection = model.Duration(t)
+	if t := duration(s.BaseEjectionTime); t.Std() >= time.Millisecond {
+		out.BaseEjection = t
 	}
 	if s.MaxEjectionPercent > 0 {
 		out.MaxEjectionPercent = min(int(s.MaxEjectionPercent), 100)

@@ -10,6 +10,7 @@ import (
 	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
 
+	"github.com/outrider-mesh/outrider/config"
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
@@ -255,5 +256,20 @@ func TestRisky(t *testing.T) {
 	f("503", true)
 	for _, word := range otherConditions {
 		f("connect-failure,"+word, word != "retriable-status-codes")
+	}
+}
+
+// TestLongTimes says that a time which is meant to be endless is one to which a proxy can add: 292 years are all that it can count.
+func TestLongTimes(t *testing.T) {
+	endless := &durationpb.Duration{Seconds: 315_576_000_000} // the most that YAML can say
+	service := annotated{Object: &config.Object{Annotations: map[string]string{"endless": "2147483647d", "none": "0"}}}
+	if d := service.duration("none"); *d != 0 {
+		t.Errorf("none is %v", d)
+	}
+	out := outlierDetection(&networking.OutlierDetection{Interval: endless, BaseEjectionTime: endless})
+	for _, d := range []model.Duration{duration(endless), *service.duration("endless"), out.Interval, out.BaseEjection} {
+		if d != model.Duration(century) {
+			t.Errorf("%v, want %v", d, century)
+		}
 	}
 }

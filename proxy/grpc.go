@@ -103,11 +103,11 @@ func parseGRPCTimeout(v []byte) (ns int64, ok bool) {
 	return ns * unit, true
 }
 
-// appendGRPCTimeout appends a grpc-timeout of so many nanoseconds, in milliseconds where they fit.
+// appendGRPCTimeout appends a grpc-timeout of so many nanoseconds, in milliseconds where they fit into its 8 digits.
 func appendGRPCTimeout(dst []byte, ns int64) []byte {
 	n, unit := max(ns/1e6, 1), byte('m')
 	if n > 99999999 {
-		n, unit = n/1000, 'S'
+		n, unit = min(n/1000, 99999999), 'S'
 	}
 	return append(strconv.AppendInt(dst, n, 10), unit)
 }

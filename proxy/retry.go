@@ -55,15 +55,19 @@ type retries struct {
 // atOnce is for routes that say nothing of retries: what no endpoint has processed is sent to another at once.
 var atOnce = &retries{spec: &model.Retries{}, attempts: 2, on: onConnectFailure | onRefusedStream}
 
-// defaultBackoff is the base of the wait between attempts (Envoy's retry_back_off).
-const defaultBackoff = 25 * time.Millisecond
+const (
+	// defaultBackoff is the base of the wait between attempts (Envoy's retry_back_off).
+	defaultBackoff = 25 * time.Millisecond
+	// mostBackoff is the longest base, of which 1023 can be counted.
+	mostBackoff = 100 * 24 * time.Hour
+)
 
 // newRetries resolves s, nil being atOnce.
 func newRetries(s *model.Retries) (*retries, error) {
 	if s == nil {
 		return atOnce, nil
 	}
-	r := &retries{spec: s, attempts: s.Attempts, base: int64(s.Backoff), least: int64(s.LeastWait)}
+	r := &retries{spec: s, attempts: s.Attempts, base: min(int64(s.Backoff), int64(mostBackoff)), least: int64(s.LeastWait)}
 	if r.base == 0 {
 		r.base = int64(defaultBackoff)
 	}

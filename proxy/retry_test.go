@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/outrider-mesh/outrider/mesh/model"
+	"github.com/outrider-mesh/outrider/proxy/balance"
 )
 
 // retrying gives the route a policy.
@@ -181,4 +182,28 @@ func TestAskedToWait(t *testing.T) {
 	f(answered, "-3", 0)
 	f(answered, "Fri, 31 Dec 1999 23:59:59 GMT", 0)
 	f(failed, "20", 0)
+}
+
+// TestLongBackoff says that the longest back-off that can be asked for is a wait all the same.
+func TestLongBackoff(t *testing.T) {
+	r, err := newRetries(&model.Retries{Attempts: 20, Backoff: model.Duration(100 * 365 * 24 * time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := balance.NewRand(1)
+	for n := range 20 {
+		if d := r.wait(n+1, &random); d <= 0 || d > 10*mostBackoff {
+			t.Errorf("the wait before retry %d is %v", n+1, d)
+		}
+	}
+}
+
+// TestLongGRPCTimeout says that what is written of a timeout can be read.
+func TestLongGRPCTimeout(t *testing.T) {
+	for ns, want := range map[int64]string{1: "1m", 5e9: "5000m", 1e14: "100000S", 100 * 365 * 24 * 3600e9: "99999999S"} {
+		text := string(appendGRPCTimeout(nil, ns))
+		if _, ok := parseGRPCTimeout([]byte(text)); text != want || !ok {
+			t.Errorf("%d ns: %s, want %s", ns, text, want)
+		}
+	}
 }

@@ -202,7 +202,10 @@ func (e *Endpoint) penalty(random float64) time.Duration {
 			base = min(p, s.MaxPenalty)
 		}
 	}
-	return min(base+time.Duration(float64(base)*s.Jitter*random), s.MaxPenalty)
+	if p := float64(base) + float64(base)*s.Jitter*random; p < float64(s.MaxPenalty) {
+		return time.Duration(p)
+	}
+	return s.MaxPenalty
 }
 
 // Abandon gives the probe back: nobody knows how it would have ended.

@@ -156,3 +156,13 @@ func TestCheck(t *testing.T) {
 		t.Error(s.Check())
 	}
 }
+
+// No penalty is longer than the longest, however much jitter is asked for.
+func TestLongPenalty(t *testing.T) {
+	const longest = 100 * 365 * 24 * time.Hour
+	e := New(Settings{MaxFailures: 1, MinPenalty: longest, MaxPenalty: longest, Jitter: 100})
+	e.Failed(false, second, 0.999)
+	if got := time.Duration(e.Until() - second); got != longest {
+		t.Errorf("it rests for %v, want %v", got, longest)
+	}
+}

@@ -19,10 +19,20 @@ const (
 // that was slow is tried again.
 //
 // One word holds the estimate (a float32, nanoseconds) and when it was made (2^20 ns, about a millisecond, modulo 2^32:
-// 52 days), so that neither readers nor writers lock. Of the answers within one such moment only the slowest counts.
+// 52 days, of which the last minute is taken for clocks that were read out of turn), so that neither readers nor writers lock.
+// Of the answers within one such moment only the slowest counts.
 type latency struct{ word atomic.Uint64 }
 
 const momentBits = 20
+
+// passed is how many moments have passed since one; of what is a little ahead, none.
+func passed(since, moment uint32) uint32 {
+	const minute = uint32(time.Minute >> momentBits)
+	if since-moment <= minute {
+		return 0
+	}
+	return moment - since
+}
 
 func (l *latency) observe(took float64, now int64) {
 	moment := uint32(now >> momentBits)
@@ -31,13 +41,13 @@ func (l *latency) observe(took float64, now int64) {
 		next := float32(took)
 		if old != 0 {
 			estimate, since := unpack(old)
-			passed := int32(moment - since)
-			if passed < 0 {
-				moment, passed = since, 0 // another's clock was read later
+			n := passed(since, moment)
+			if n == 0 {
+				moment = since // another's clock may have been read later
 			}
-			left := fade(passed)
+			left := fade(n)
 			if faded := float64(estimate) * left; took <= faded {
-				if passed == 0 {
+				if n == 0 {
 					return
 				}
 				next = float32(faded + took*(1-left))
@@ -57,7 +67,7 @@ func (v *Vitals) expected(now int64) float64 {
 	if word := v.latency.word.Load(); word != 0 {
 		estimate, since = unpack(word)
 	}
-	return float64(estimate) * fade(max(int32(moment-since), 0))
+	return float64(estimate) * fade(passed(since, moment))
 }
 
 func unpack(word uint64) (estimate float32, moment uint32) {
@@ -65,7 +75,7 @@ func unpack(word uint64) (estimate float32, moment uint32) {
 }
 
 // fade is what is left of an estimate after so many moments.
-func fade(moments int32) float64 {
+func fade(moments uint32) float64 {
 	if moments == 0 {
 		return 1
 	}

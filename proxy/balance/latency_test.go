@@ -55,6 +55,26 @@ func TestLatency(t *testing.T) {
 	f(500000)
 }
 
+// TestLatencyAfterALongTime says that an estimate is forgotten after any time that nobody was asked in, up to the 52 days that it
+// can tell.
+func TestLatencyAfterALongTime(t *testing.T) {
+	const day = 24 * int64(time.Hour)
+	for days := int64(1); days <= 51; days++ {
+		var v, idle Vitals
+		now := 100 * day
+		v.ObserveFailure(time.Microsecond, 0, now)
+		idle.Since.Store(now)
+		now += days * day
+		if a, b := v.expected(now), idle.expected(now); a != 0 || b != 0 {
+			t.Errorf("after %d days: %v and %v, want nothing", days, a, b)
+		}
+		v.Observe(time.Millisecond, now)
+		if got := v.expected(now); math.Abs(got-1e6) > 1e3 {
+			t.Errorf("after %d days, an answer within 1 ms makes %v ms", days, got/1e6)
+		}
+	}
+}
+
 // TestLatencyConverges says that many fast answers bring a peak down, however often they come.
 func TestLatencyConverges(t *testing.T) {
 	for _, gap := range []int64{milli / 100, milli / 3, milli, 50 * milli} {
