@@ -51,6 +51,13 @@ func (m *Mesh) act(v *virtualRule, h *networking.HTTPRoute, r *report) {
 	if h.Fault != nil && (h.Redirect != nil || h.DirectResponse != nil) {
 		r.warn(o, noEffect, field+".fault", "write it in a rule with a route", "a fault has no effect yet in a rule that answers by itself")
 	}
+	if h.Redirect != nil || h.DirectResponse != nil {
+		for _, name := range []string{"timeout", "retries", "mirror", "mirrors"} {
+			if o.Has(field + "." + name) {
+				r.warn(o, ineffective, field+"."+name, "write it in a rule with a route, or remove it", "%s has no effect in a rule that answers by itself", name)
+			}
+		}
+	}
 	switch {
 	case h.Redirect != nil:
 		v.base.Redirect = redirect(o, field+".redirect", h.Redirect, r)

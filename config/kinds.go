@@ -24,6 +24,7 @@ const (
 	groupSecurity   = "security.istio.io"
 	groupTelemetry  = "telemetry.istio.io"
 	groupExtensions = "extensions.istio.io"
+	groupInstall    = "install.istio.io"
 	groupGateway    = "gateway.networking.k8s.io"
 	groupGatewayX   = "gateway.networking.x-k8s.io"
 	groupSplit      = "split.smi-spec.io"
@@ -118,6 +119,7 @@ var laterKinds = map[[2]string]struct {
 	{groupLinkerd, "EgressNetwork"}:          {"no request is denied by it", true},
 	{groupTelemetry, "Telemetry"}:            {"metrics and traces stay as they are by default, and access logs are what meshConfig.accessLogFile says", false},
 	{groupIstio, "ProxyConfig"}:              {"sidecars keep their defaults", false},
+	{groupInstall, "IstioOperator"}:          {"its meshConfig is not read, and nothing is installed; write meshConfig as the ConfigMap istio in istio-system (key mesh), or give it by --mesh-config", false},
 	{groupGateway, "UDPRoute"}:               {"datagrams are not carried", false},
 	{groupGateway, "ListenerSet"}:            {"its listeners are not opened", false},
 	{groupSpecs, "TCPRoute"}:                 {"connections go to the service that they name", false},

@@ -101,7 +101,7 @@ func TestBookinfo(t *testing.T) {
 		return ""
 	}
 	for range 20 {
-		if a := m.get("http://productpage:9080/productpage", "end-user", "jason"); a.Status != 200 || !strings.Contains(a.Text, `"workload":"details-v1"`) {
+		if a := m.get("http://productpage:9080/productpage", "end-user", "jason"); a.Status != 200 || !strings.Contains(a.Text, `"workload":"details-v1"`) || !strings.Contains(a.Text, `"workload":"reviews-v2"`) {
 			t.Fatalf("%d %s", a.Status, a.Text)
 		}
 		if a := m.get("http://reviews:9080/", "end-user", "jason"); a.Workload != "reviews-v2" || !strings.Contains(a.Text, `"workload":"ratings-v1"`) {

@@ -58,7 +58,7 @@ func TestGRPCCalls(t *testing.T) {
 		if nested.Instance != "ratings-0" || nested.Port != 9080 || nested.Method != "POST" || nested.Host != "ratings:9080" || nested.Path != echoMethod || nested.Calls == nil {
 			t.Errorf("nested answer: %s", got.Calls[0])
 		}
-		if h := nested.Headers; h["x-request-id"] != "7" || h["traceparent"] != "tp" || h["x-b3-traceid"] != "t" || h["authorization"] != "" || h["outrider-stand-in"] != "" {
+		if h := nested.Headers; h["x-request-id"] != "7" || h["traceparent"] != "tp" || h["x-b3-traceid"] != "t" || h["end-user"] != "jason" || h["authorization"] != "" || h["outrider-stand-in"] != "" {
 			t.Errorf("what is passed on: %v", h)
 		}
 		for i, want := range []string{
@@ -77,14 +77,14 @@ func TestGRPCCalls(t *testing.T) {
 			t.Errorf("by HTTP: %s", got.Calls[3])
 		}
 	}
-	_, body := do(t, request(t, "GET", "http://"+a.Address(1)+"/", "X-Request-Id: 7", "Traceparent: tp", "X-B3-TraceId: t", "Authorization: secret", "Outrider-Stand-In: delay=1ms"), http1)
+	_, body := do(t, request(t, "GET", "http://"+a.Address(1)+"/", "X-Request-Id: 7", "Traceparent: tp", "X-B3-TraceId: t", "End-User: jason", "Authorization: secret", "Outrider-Stand-In: delay=1ms"), http1)
 	var got answer
 	if err := json.Unmarshal(body, &got); err != nil {
 		t.Fatal(err)
 	}
 	f(got)
 	conn := dial(t, a, 2, "i")
-	e, err := unary(t, conn, "x-request-id", "7", "traceparent", "tp", "x-b3-traceid", "t", "authorization", "secret", "outrider-stand-in", "delay=1ms")
+	e, err := unary(t, conn, "x-request-id", "7", "traceparent", "tp", "x-b3-traceid", "t", "end-user", "jason", "authorization", "secret", "outrider-stand-in", "delay=1ms")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,8 +18,10 @@ import (
 const askHeader = "Outrider-Stand-In"
 
 // propagated are the header fields that an application passes on for traces to hang together: request id, W3C trace
-// context and Zipkin's B3, in one and in several fields.
+// context and Zipkin's B3, in one and in several fields; and the user, whom Bookinfo's applications pass on, and by whom the
+// routes and faults of Istio's tasks tell requests apart.
 var propagated = []string{
+	"End-User",
 	"X-Request-Id", "Traceparent", "Tracestate", "Baggage", "B3",
 	"X-B3-Traceid", "X-B3-Spanid", "X-B3-Parentspanid", "X-B3-Sampled", "X-B3-Flags",
 }
