@@ -332,7 +332,7 @@ func (m *Mesh) checkLinkerd(r *report) {
 	m.services.all(func(svc *service) bool {
 		client := m.scope(svc.Namespace, nil)
 		if v := m.virtual(client, svc.Host); v != nil && len(v.rules) > 0 && svc.linkerd != nil {
-			m.overruled(svc, []string{retryHTTP, retryGRPC, timeoutRequest, timeoutResponse}, v.object, "routes the service", r)
+			m.overruled(svc, slices.Concat(retryAnnotations, timeoutAnnotations), v.object, "routes the service", r)
 		}
 		d := client.rule(svc)
 		if svc.accrual == nil || d == nil {

@@ -228,7 +228,7 @@ func (m *Mesh) checkProfiles(r *report) {
 			r.warn(t.object, twoShapers, "spec.service", "keep one of them, or write the weights as the ServiceProfile's dstOverrides", "%s routes %s already, so this TrafficSplit has no effect", first, s.Host)
 		}
 		if s.linkerd != nil && p.object.Namespace == s.Namespace {
-			m.overruled(s, []string{retryHTTP, retryGRPC, timeoutRequest, timeoutResponse, timeoutIdle}, p.object, "routes the service", r)
+			m.overruled(s, slices.Concat(retryAnnotations, timeoutAnnotations), p.object, "routes the service", r)
 		}
 	}
 }

@@ -106,6 +106,7 @@ func (t *split) rules(s *scope, p *port, plain func(*scope, *port) []model.Rule)
 		return plain(s, p)
 	}
 	shared := model.Rule{Origin: t.origin, Route: &model.Route{Destinations: to, Retries: s.defaults(p, to)}}
+	p.service.linkerd.shape(p, shared.Route) // as where the root's own endpoints answer
 	if !t.conditional {
 		return []model.Rule{shared}
 	}

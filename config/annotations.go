@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -35,6 +36,12 @@ func (c *checker) inertAnnotations(field string, annotations map[string]string) 
 	}
 }
 
+// trafficAnnotation says on a Service or ServiceEntry what a Service's trafficDistribution says, in any case of letters, or Any (Istio).
+const trafficAnnotation = "networking.istio.io/traffic-distribution"
+
+// nearness are the values of a Service's trafficDistribution (Kubernetes).
+var nearness = []string{"PreferClose", "PreferSameZone", "PreferSameNode"}
+
 // otherModes says whether a name is for another mode of failure accrual than consecutive, which is told of with the mode.
 func otherModes(name string) bool {
 	mode, ok := strings.CutPrefix(name, "failure-accrual-")
@@ -44,6 +51,9 @@ func otherModes(name string) bool {
 // annotations warns of those that do not exist; field is metadata.annotations of the object or of its template.
 func (c *checker) annotations(field string, annotations map[string]string) {
 	c.inertAnnotations(field, annotations)
+	if value, ok := annotations[trafficAnnotation]; ok && !slices.ContainsFunc(append([]string{"Any"}, nearness...), func(n string) bool { return strings.EqualFold(n, value) }) {
+		c.warn(idEnum, field+"["+trafficAnnotation+"]", clip(strconv.Quote(value))+" is not one of the values allowed; it has no effect", "write one of Any, "+strings.Join(nearness, ", "))
+	}
 	for key := range annotations {
 		i := strings.IndexByte(key, '/') + 1
 		prefix, name := key[:i], key[i:]

@@ -246,7 +246,7 @@ func (c *checker) rule(field string, r *gatewayv1.HTTPRouteRule) {
 		}
 		c.gatewayDuration(field+".retry.backoff", r.Retry.Backoff)
 		if r.Retry.Attempts != nil {
-			c.unless(*r.Retry.Attempts >= 0, idRange, field+".retry.attempts", fmt.Sprintf("%d is out of range", *r.Retry.Attempts), "write 0 or more")
+			c.unless(*r.Retry.Attempts >= 1, idRange, field+".retry.attempts", fmt.Sprintf("%d is out of range", *r.Retry.Attempts), "write 1 or more")
 		}
 	}
 }

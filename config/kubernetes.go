@@ -91,6 +91,9 @@ func checkService(c *checker, s *corev1.Service) {
 	} else if s.Spec.ClusterIP != corev1.ClusterIPNone {
 		c.required(len(s.Spec.Ports) > 0, "spec.ports", "list at least one port")
 	}
+	if d := s.Spec.TrafficDistribution; d != nil {
+		c.oneOf("spec.trafficDistribution", *d, nearness...)
+	}
 	if ip := s.Spec.ClusterIP; ip != "" && ip != corev1.ClusterIPNone {
 		c.address("spec.clusterIP", ip)
 	}
