@@ -31,8 +31,7 @@ type picture struct {
 	// only is where every pick goes, unless it is nil.
 	only *group
 	// tiers are the priorities in order; those without a host that may be picked are there too.
-	tiers   []tier
-	healthy int
+	tiers []tier
 }
 
 // tier is a priority.
@@ -109,9 +108,6 @@ func (p *Pool) warmUntil() int64 {
 	}
 	return 0
 }
-
-// Healthy returns how many hosts are not down, and how many there are.
-func (p *Pool) Healthy() (healthy, total int) { return p.picture.Load().healthy, len(p.hosts) }
 
 // Panicking says whether hosts are picked although they are down, because too few are not.
 func (p *Pool) Panicking() bool {
@@ -270,9 +266,6 @@ func (p *Pool) paintOver(former *picture) (*picture, error) {
 	var priorities []uint32
 	for i, h := range p.hosts {
 		now.down[i] = h.Down.Load()
-		if !now.down[i] {
-			now.healthy++
-		}
 		if !slices.Contains(priorities, h.Priority) {
 			priorities = append(priorities, h.Priority)
 		}

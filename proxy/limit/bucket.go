@@ -15,7 +15,6 @@ type Bucket struct {
 	interval int64
 	next     int64 // when the next fill is
 	tokens   int64
-	refused  uint64
 }
 
 // Facts are what a client may be told of a Bucket, in X-RateLimit-* and Retry-After.
@@ -47,19 +46,6 @@ func NewBucket(size, fill int, interval time.Duration, now int64) (*Bucket, erro
 	return &Bucket{size: int64(size), fill: int64(min(fill, size)), interval: int64(interval), next: now + int64(interval), tokens: int64(size)}, nil
 }
 
-// Configure changes the bucket as other, which was made by NewBucket and is used for nothing else, has it. The tokens are
-// kept, up to its size; a bucket that grows gets no tokens for it.
-func (b *Bucket) Configure(other *Bucket, now int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.advance(now)
-	if b.interval != other.interval {
-		b.next = now + other.interval
-	}
-	b.size, b.fill, b.interval = other.size, other.fill, other.interval
-	b.tokens = min(b.tokens, b.size)
-}
-
 // Take takes a token where there is one.
 func (b *Bucket) Take(now int64) Facts {
 	b.mu.Lock()
@@ -69,7 +55,6 @@ func (b *Bucket) Take(now int64) Facts {
 	if f.OK {
 		b.tokens--
 	} else {
-		b.refused++
 		f.Retry = f.Reset
 	}
 	f.Remaining = int(b.tokens)
@@ -81,13 +66,6 @@ func (b *Bucket) Give() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tokens = min(b.tokens+1, b.size)
-}
-
-// Refused returns how many found no token.
-func (b *Bucket) Refused() uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.refused
 }
 
 func (b *Bucket) advance(now int64) {

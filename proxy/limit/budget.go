@@ -9,10 +9,8 @@ import (
 
 // Budget is Envoy's retry budget: retries may be so much of what is going on. It may be used by many at the same time.
 type Budget struct {
-	share    atomic.Uint64 // of the requests, in millionths of one
-	least    atomic.Uint32
-	retries  atomic.Int64
-	overflow atomic.Uint64
+	share atomic.Uint64 // of the requests, in millionths of one
+	least atomic.Uint32
 }
 
 // NewBudget returns a budget of percent of the requests under way (retryBudget.percent, 0 to 100, Envoy's default is 20), but of
@@ -23,48 +21,25 @@ func NewBudget(percent float64, least uint32) *Budget {
 	return b
 }
 
-// Configure changes the budget. Retries that run go on.
+// Configure changes the budget.
 func (b *Budget) Configure(percent float64, least uint32) {
 	b.share.Store(uint64(min(max(percent, 0), 100)*1e4 + 0.5))
 	b.least.Store(least)
 }
 
-// Take admits a retry while fewer run, or wait for their back-off, than the budget allows; requests counts those under way
-// and those that wait for a connection. What was taken has to be given back, once.
-func (b *Budget) Take(requests int) bool {
-	if b.retries.Add(1) <= b.most(requests) {
-		return true
-	}
-	b.retries.Add(-1)
-	b.overflow.Add(1)
-	return false
+// Most returns how many retries may run, or wait for their back-off, at once; requests counts those under way and those that
+// wait for a connection. A fraction of a retry is none.
+func (b *Budget) Most(requests int) uint32 {
+	return max(uint32(min(uint64(max(requests, 0))*b.share.Load()/1e6, Unlimited)), b.least.Load())
 }
-
-// most returns the retries that may be at once; a fraction of one is none.
-func (b *Budget) most(requests int) int64 {
-	return max(int64(uint64(max(requests, 0))*b.share.Load()/1e6), int64(b.least.Load()))
-}
-
-// Give takes a retry off that was taken.
-func (b *Budget) Give() { b.retries.Add(-1) }
-
-// Retries returns how many run.
-func (b *Budget) Retries() int { return int(max(0, b.retries.Load())) }
-
-// Remaining returns how many more there may be, by that many requests.
-func (b *Budget) Remaining(requests int) int { return int(max(0, b.most(requests)-b.retries.Load())) }
-
-// Overflows returns how often a retry was refused.
-func (b *Budget) Overflows() uint64 { return b.overflow.Load() }
 
 // Allowance is Linkerd's retry budget, and the Gateway API's: each request allows for a part of a retry, for a while, and a few retries
 // are allowed each second at any rate. It may be used by many at the same time.
 type Allowance struct {
-	mu       sync.Mutex
-	deposit  int64 // of a request, in thousandths of a retry
-	reserve  int64
-	past     // what was saved and not spent: with a slot goes what was spent in it as well
-	overflow uint64
+	mu      sync.Mutex
+	deposit int64 // of a request, in thousandths of a retry
+	reserve int64
+	past    // what was saved and not spent: with a slot goes what was spent in it as well
 }
 
 // retry is what one costs.
@@ -102,24 +77,8 @@ func (a *Allowance) Retry(now int64) bool {
 	defer a.mu.Unlock()
 	a.advance(now)
 	if a.sum+a.reserve < retry {
-		a.overflow++
 		return false
 	}
 	a.add(-retry)
 	return true
-}
-
-// Remaining returns how many retries may be made at once.
-func (a *Allowance) Remaining(now int64) int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.advance(now)
-	return int(max(0, a.sum+a.reserve) / retry)
-}
-
-// Overflows returns how often a retry was refused.
-func (a *Allowance) Overflows() uint64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.overflow
 }

@@ -40,10 +40,7 @@ func (c *Count) Take() bool {
 	return false
 }
 
-// Force adds one though there may be no room: Envoy lets each host have one connection, whatever the limit.
-func (c *Count) Force() { c.current.Add(1) }
-
-// Give takes one off that was taken or forced.
+// Give takes one off that was taken.
 func (c *Count) Give() { c.current.Add(-1) }
 
 // Current returns how many there are.
@@ -51,12 +48,6 @@ func (c *Count) Current() int { return int(max(0, c.current.Load())) }
 
 // Most returns how many there may be.
 func (c *Count) Most() uint32 { return c.most.Load() }
-
-// Remaining returns how many more there may be.
-func (c *Count) Remaining() int { return int(max(0, int64(c.most.Load())-c.current.Load())) }
-
-// Full says whether no more may be added: Envoy's circuit_breakers gauges.
-func (c *Count) Full() bool { return c.Remaining() == 0 }
 
 // Overflows returns how often there was no room.
 func (c *Count) Overflows() uint64 { return c.overflow.Load() }

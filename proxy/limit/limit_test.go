@@ -2,6 +2,7 @@ package limit
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -15,19 +16,15 @@ const sec = int64(time.Second)
 
 func TestCount(t *testing.T) {
 	c := NewCount(2)
-	if !c.Take() || c.Full() || !c.Take() || !c.Full() || c.Take() || c.Overflows() != 1 || c.Current() != 2 {
+	if !c.Take() || !c.Take() || c.Take() || c.Overflows() != 1 || c.Current() != 2 {
 		t.Errorf("%+v", c)
 	}
-	c.Force()
-	if c.Current() != 3 || c.Remaining() != 0 {
-		t.Errorf("%d, %d", c.Current(), c.Remaining())
-	}
-	c.Configure(5)
-	if c.Remaining() != 2 {
-		t.Errorf("%d remain", c.Remaining())
+	c.Configure(3)
+	if !c.Take() || c.Take() || c.Current() != 3 {
+		t.Errorf("there is room for one more: %+v", c)
 	}
 	c.Configure(1)
-	if c.Take() || c.Remaining() != 0 {
+	if c.Take() {
 		t.Error("there is no room")
 	}
 	for range 3 {
@@ -36,7 +33,7 @@ func TestCount(t *testing.T) {
 	if c.Current() != 0 || !c.Take() {
 		t.Error("there is room again")
 	}
-	if NewCount(0).Take() || !NewCount(Unlimited).Take() || !NewCount(0).Full() {
+	if NewCount(0).Take() || !NewCount(Unlimited).Take() {
 		t.Error("the ends")
 	}
 }
@@ -187,12 +184,7 @@ func TestLineAgainstPlain(t *testing.T) {
 func TestBudget(t *testing.T) {
 	f := func(percent float64, least uint32, requests, want int) {
 		t.Helper()
-		b := NewBudget(percent, least)
-		n := 0
-		for b.Take(requests) {
-			n++
-		}
-		if n != want || b.Retries() != want || b.Remaining(requests) != 0 || b.Overflows() != 1 {
+		if n := NewBudget(percent, least).Most(requests); n != uint32(want) {
 			t.Errorf("%v %% of %d, at least %d: %d retries, want %d", percent, requests, least, n, want)
 		}
 	}
@@ -207,18 +199,12 @@ func TestBudget(t *testing.T) {
 	f(0.2, 0, 500, 1)
 	f(33.3, 0, 10, 3)
 	f(-1, 1, 10, 1)
+	f(100, 0, math.MaxInt>>20, Unlimited)
+	f(0, Unlimited, 5, Unlimited)
 	b := NewBudget(20, 1)
-	b.Take(0)
-	if b.Take(0) {
-		t.Error("a second one")
-	}
-	b.Give()
-	if !b.Take(0) {
-		t.Error("it was given back")
-	}
 	b.Configure(100, 0)
-	if b.Remaining(3) != 2 {
-		t.Errorf("%d remain", b.Remaining(3))
+	if n := b.Most(3); n != 3 {
+		t.Errorf("%d retries of 3 requests, want all", n)
 	}
 }
 
@@ -244,25 +230,21 @@ func TestAllowance(t *testing.T) {
 	for i := range 24 {
 		a.Request(int64(i))
 	}
-	if n := a.Remaining(30); n != 4 {
-		t.Errorf("24 requests allow %d", n)
-	}
-	if n := spend(a, 30); n != 4 || a.Overflows() != 1 {
+	if n := spend(a, 30); n != 4 {
 		t.Errorf("24 requests allow %d", n)
 	}
 	a.Request(31)
 	if n := spend(a, 31); n != 1 { // 0.8 was left
 		t.Errorf("the fifth: %d", n)
 	}
-	a = allowance(0.5, 0, 10*time.Second)
-	for range 10 {
-		a.Request(0)
-	}
-	if n := a.Remaining(10*sec - 1); n != 5 {
-		t.Errorf("%d in the last moment", n)
-	}
-	if n := a.Remaining(10 * sec); n != 0 {
-		t.Errorf("%d after the ttl", n)
+	for now, want := range map[int64]int{10*sec - 1: 5, 10 * sec: 0} {
+		a = allowance(0.5, 0, 10*time.Second)
+		for range 10 {
+			a.Request(0)
+		}
+		if n := spend(a, now); n != want {
+			t.Errorf("after %v: %d, want %d", time.Duration(now), n, want)
+		}
 	}
 	a = allowance(0, 1, time.Second)
 	if !a.Retry(0) || a.Retry(999*sec/1000) || !a.Retry(sec) {
@@ -273,7 +255,7 @@ func TestAllowance(t *testing.T) {
 	if n := spend(a, 0); n != 3 {
 		t.Errorf("%d for one request", n)
 	}
-	if n := a.Remaining(1000 * sec); n != 0 {
+	if n := spend(a, 1000*sec); n != 0 {
 		t.Errorf("%d after long", n)
 	}
 	for _, bad := range []func() (*Allowance, error){
@@ -350,16 +332,6 @@ func TestBucket(t *testing.T) {
 	want(sec, Facts{Limit: 3, Reset: time.Second, Retry: time.Second})
 	want(3*sec, Facts{OK: true, Limit: 3, Remaining: 1, Reset: time.Second})
 	want(1000*sec+1, Facts{OK: true, Limit: 3, Remaining: 2, Reset: time.Second - 1}) // full, no more
-	if b.Refused() != 3 {
-		t.Errorf("%d refused", b.Refused())
-	}
-	smaller := bucket(1, 1, 2*time.Second)
-	b.Configure(smaller, 1001*sec)
-	want(1001*sec, Facts{OK: true, Limit: 1, Remaining: 0, Reset: 2 * time.Second})
-	want(1002*sec, Facts{Limit: 1, Reset: time.Second, Retry: time.Second})
-	b.Configure(bucket(5, 5, 2*time.Second), 1002*sec)
-	want(1002*sec, Facts{Limit: 5, Reset: time.Second, Retry: time.Second})
-	want(1003*sec, Facts{OK: true, Limit: 5, Remaining: 4, Reset: 2 * time.Second})
 	b = bucket(2, 100, time.Second)
 	want(5*sec, Facts{OK: true, Limit: 2, Remaining: 1, Reset: time.Second})
 	for d, want := range map[time.Duration]int{0: 0, 1: 1, time.Second: 1, time.Second + 1: 2, 90 * time.Second: 90} {
@@ -419,8 +391,7 @@ func TestManyAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	budget := NewBudget(0, 2)
-	var tokens, retries, most atomic.Int64
+	var tokens, retries atomic.Int64
 	var all sync.WaitGroup
 	for range 6 {
 		all.Go(func() {
@@ -431,15 +402,11 @@ func TestManyAtOnce(t *testing.T) {
 				if allowance.Retry(1) {
 					retries.Add(1)
 				}
-				if budget.Take(1) {
-					most.Store(max(most.Load(), int64(budget.Retries())))
-					budget.Give()
-				}
 			}
 		})
 	}
 	all.Wait()
-	if got := fmt.Sprint(tokens.Load(), retries.Load(), budget.Retries()); got != "1000 200 0" {
+	if got := fmt.Sprint(tokens.Load(), retries.Load()); got != "1000 200" {
 		t.Error(got)
 	}
 }
@@ -448,7 +415,6 @@ func TestNoGarbage(t *testing.T) {
 	c := NewCount(10)
 	g := NewGate(1)
 	p, q := &Place{For: c}, &Place{For: g}
-	b := NewBudget(20, 3)
 	a, _ := NewAllowance(0.2, 10, 10*time.Second, 0)
 	k, _ := NewBucket(10, 10, time.Second, 0)
 	now := int64(0)
@@ -464,9 +430,6 @@ func TestNoGarbage(t *testing.T) {
 		g.Leave()
 		g.Admit()
 		g.Leave()
-		if b.Take(10) {
-			b.Give()
-		}
 		a.Request(now)
 		a.Retry(now)
 		k.Take(now)

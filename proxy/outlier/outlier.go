@@ -287,14 +287,3 @@ func (d *Detector) Stats() Stats {
 	s.Hosts = len(d.hosts)
 	return s
 }
-
-// Until returns when the ejection may end at the earliest, and ok false where the host is not ejected.
-func (h *Host) Until() (at int64, ok bool) {
-	d := h.detector
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !h.ejected.Load() {
-		return 0, false
-	}
-	return h.ejectedAt + int64(h.sentence(d.settings.Load())), true
-}

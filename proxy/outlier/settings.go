@@ -115,22 +115,3 @@ func HTTPStatus(grpc int) int {
 	}
 	return codes[grpc]
 }
-
-// Panicking says whether so few hosts are healthy that Envoy balances over all of them, ejected ones too: fewer than
-// threshold percent (minHealthPercent; 0, Istio's default where outliers are detected, never panics). While the healthy
-// ones can carry the load by Envoy's reckoning, which is from five of seven on, no threshold panics.
-func Panicking(threshold, healthy, hosts int) bool {
-	if threshold <= 0 || hosts == 0 || Availability(healthy, hosts) == 100 {
-		return false
-	}
-	return 100*healthy < min(threshold, 100)*hosts
-}
-
-// Availability is how much of a load the healthy hosts of one priority take, in percent: 1.4 times their share, which is
-// Envoy's over-provisioning factor. Over several priorities, the sum counts, up to 100.
-func Availability(healthy, hosts int) int {
-	if hosts == 0 {
-		return 0
-	}
-	return min(100, 140*healthy/hosts)
-}

@@ -176,17 +176,17 @@ func (c *Cluster) Retry() bool {
 		return true
 	}
 	if l.budgeted.Load() {
-		l.retries.Configure(uint32(l.allowed()))
+		l.retries.Configure(l.allowed())
 	}
 	return l.retries.Take()
 }
 
 // allowed is how many retries the budget has room for in all.
-func (l *limits) allowed() int {
+func (l *limits) allowed() uint32 {
 	if r := l.recent.Load(); r != nil {
-		return l.budget.Remaining(r.Sum(l.clock()))
+		return l.budget.Most(r.Sum(l.clock()))
 	}
-	return l.budget.Remaining(l.requests.Current() + l.pending.Current())
+	return l.budget.Most(l.requests.Current() + l.pending.Current())
 }
 
 // RetryDone ends what Retry began.
@@ -244,7 +244,7 @@ func (c *Cluster) Pools() (Pools, bool) {
 	l.mu.Unlock()
 	p := Pools{Connections: connections, Pending: poolOf(l.pending), Requests: poolOf(l.requests), Retries: poolOf(l.retries)}
 	if l.budgeted.Load() {
-		p.Retries.Limit = l.allowed()
+		p.Retries.Limit = int(l.allowed())
 	}
 	return p, true
 }
