@@ -172,6 +172,7 @@ var errNoUpgrade = errors.New("the endpoint does not take an upgrade over HTTP/2
 func (x *exchange) open(s *upstream.Shared) error {
 	if x.req.Upgrade {
 		if x.streams || x.inline > 0 || !s.Upgrades(x.conn.proxy.limits.HeadTimeout) {
+			s.Unused()
 			return errNoUpgrade
 		}
 		x.toConnect()

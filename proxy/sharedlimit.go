@@ -425,7 +425,10 @@ func (p *Proxy) approach(c *upstream.Cluster, e *upstream.Endpoint) error {
 		turn.Deadline = time.Now().Add(timeout)
 		defer context.AfterFunc(p.life, turn.Interrupt)()
 	}
-	_, err := p.connect(e, timeout, secured(c, c.Spec.Service.Host, "h2", "http/1.1"), c.Spec.MaxStreams, now(), turn)
+	s, err := p.connect(e, timeout, secured(c, c.Spec.Service.Host, "h2", "http/1.1"), c.Spec.MaxStreams, now(), turn)
+	if err == nil {
+		s.Unused() // whoever asked for it may have gone by now
+	}
 	return err
 }
 

@@ -97,6 +97,7 @@ func (e *Endpoint) Share(most uint32, now int64) *Shared {
 // then it ends with its last. Close has to follow once the call is over.
 func (s *Shared) Open(a *Admission, most uint32, r *message.Request, end bool) (*mux.Call, error) {
 	if err := s.endpoint.Admit(a); err != nil {
+		s.Unused()
 		return nil, err
 	}
 	err := error(http2.ErrNoStreams)
@@ -112,8 +113,14 @@ func (s *Shared) Open(a *Admission, most uint32, r *message.Request, end bool) (
 	}
 	s.used.Add(^uint32(0))
 	a.Done()
+	if !errors.Is(err, http2.ErrNoStreams) {
+		s.Unused()
+	}
 	return nil, err
 }
+
+// Unused is for who found the connection and then opens no stream on it: the next who waits for one looks for it.
+func (s *Shared) Unused() { s.offer(1) }
 
 // Close gives back what Open took; a stream that has not ended is reset.
 func (s *Shared) Close(call *mux.Call, a *Admission) {
