@@ -91,12 +91,12 @@ func (e *Endpoint) Dial(ctx context.Context, timeout time.Duration, secure *tls.
 			return c, err
 		}
 	} else {
-		e.begin()
+		e.begin(false)
 	}
 	c, err := e.dial(ctx, timeout, secure)
 	if err != nil {
 		e.failed.Add(1)
-		e.ended(err)
+		e.ended(false, err)
 		return nil, err
 	}
 	e.opened.Add(1)
@@ -176,7 +176,7 @@ func (c *Conn) Keep(now int64) {
 	}
 	e.mu.Unlock()
 	_ = c.Close()
-	e.ended(nil)
+	e.ended(false, nil)
 }
 
 // Unused is Keep for a connection that carried nothing.
@@ -204,7 +204,7 @@ func (c *Conn) Drop() {
 	e.users--
 	e.mu.Unlock()
 	_ = c.Close()
-	e.ended(nil)
+	e.ended(false, nil)
 }
 
 // sweep closes connections that are idle for longer than they may, but at most for so long where that is not 0, and, when
@@ -234,7 +234,7 @@ func (e *Endpoint) sweep(now, longest int64, peek bool) {
 	e.mu.Unlock()
 	for _, c := range ended {
 		_ = c.Close()
-		e.ended(nil)
+		e.ended(false, nil)
 	}
 	keepAlive := e.keepAlive.Load()
 	for _, s := range e.shared() {
@@ -263,7 +263,7 @@ func (e *Endpoint) retire() {
 	e.mu.Unlock()
 	for _, c := range idle {
 		_ = c.Close()
-		e.ended(nil)
+		e.ended(false, nil)
 	}
 	for _, s := range shared {
 		s.discard()

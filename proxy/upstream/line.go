@@ -11,8 +11,9 @@ import (
 
 // This file is the line before a cluster's connections. A request that finds none to use and no room for another waits, in
 // the order in which requests came: for HTTP/1 until a connection to its endpoint is given back, or one to another endpoint,
-// which is closed to make room; for HTTP/2 until a stream ends, or a connection is there. Envoy has a line for each host;
-// as there, an endpoint without a connection may always have one.
+// which is closed to make room; for HTTP/2 until a stream ends, or a connection is there. Envoy has a line for each host and
+// version; as there, an endpoint without a connection of a version may always have one: who waits for the one is not helped
+// by the end of what the other is used for.
 
 // Turn is an exchange's place in the line. It belongs to one exchange, which can use it again.
 type Turn struct {
@@ -123,7 +124,7 @@ func (l *limits) room(e *Endpoint, t *Turn) (*Conn, error) {
 			return c, nil
 		}
 	}
-	if ok := l.enter(e, t.Fresh, t.Opaque); ok || t.Opaque {
+	if ok := l.enter(e, false, t.Fresh, t.Opaque); ok || t.Opaque {
 		l.queued.Add(-1)
 		l.mu.Unlock()
 		if !ok {
@@ -143,7 +144,7 @@ func (l *limits) room(e *Endpoint, t *Turn) (*Conn, error) {
 	case g == aConn && stopped:
 		c.Unused(c.since)
 	case g == aRoom && stopped:
-		e.ended(nil)
+		e.ended(false, nil)
 	case g != nothing:
 		if c != nil {
 			c.Reused = true
@@ -153,35 +154,37 @@ func (l *limits) room(e *Endpoint, t *Turn) (*Conn, error) {
 	return nil, ErrInterrupted
 }
 
-// enter counts a connection to e that is to be dialled, if there is room, or if an idle connection can go for it. mu is held.
-func (l *limits) enter(e *Endpoint, fresh, opaque bool) bool {
-	none := e.connections() == 0
+// enter counts a connection to e that is to be dialled, of HTTP/2 where it will be shared, if there is room, or if an idle
+// connection can go for it. mu is held.
+func (l *limits) enter(e *Endpoint, shared, fresh, opaque bool) bool {
+	none := e.having(shared) == 0
 	switch {
 	case l.gate.Enter():
 	case fresh && e.lose():
-	case (none || l.gate.Len() == 0 && l.gate.Room(1)) && l.spare(e):
+	case (none || l.gate.Len() == 0 && l.gate.Room(1)) && l.spare(e, shared):
 	case none && !opaque:
 		l.gate.Force(1)
 	default:
 		return false
 	}
-	l.count(e)
+	l.count(e, shared)
 	return true
 }
 
 // count counts a connection to e that has been let in; mu is held.
-func (l *limits) count(e *Endpoint) {
+func (l *limits) count(e *Endpoint, shared bool) {
 	e.mu.Lock()
-	e.open++
+	e.more(shared, 1)
 	e.mu.Unlock()
 	l.excess.Store(l.gate.Excess())
 }
 
-// spare closes an idle connection to another endpoint than e, rather one that is not its endpoint's last; mu is held.
-func (l *limits) spare(e *Endpoint) bool {
+// spare closes an idle connection of HTTP/1, but not one to e that is of use for what is wanted there, and rather one that is not
+// its endpoint's last; mu is held.
+func (l *limits) spare(e *Endpoint, shared bool) bool {
 	for _, least := range []int{2, 1} {
 		for _, o := range l.endpoints {
-			if o != e && o.connections() >= least && o.lose() {
+			if (o != e || shared) && o.connections() >= least && o.lose() {
 				return true
 			}
 		}
@@ -194,6 +197,24 @@ func (e *Endpoint) connections() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.open
+}
+
+// having is connections for those of HTTP/2, or the others.
+func (e *Endpoint) having(shared bool) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if shared {
+		return e.shares.count
+	}
+	return e.open - e.shares.count
+}
+
+// more counts n more connections, of HTTP/2 where they are shared; e.mu is held.
+func (e *Endpoint) more(shared bool, n int) {
+	e.open += n
+	if shared {
+		e.shares.count += n
+	}
 }
 
 // lose closes the connection that has been idle for longest, if there is one; its room is the caller's.
@@ -223,7 +244,7 @@ func (l *limits) pass(c *Conn) {
 	}
 	e.mu.Lock()
 	needed := l.gate.Len() > 0 && l.gate.Room(1)
-	surplus := l.gate.Excess() && e.open > 1
+	surplus := l.gate.Excess() && e.open-e.shares.count > 1
 	kept := !e.gone && !needed && !surplus && len(e.idle) < maxIdle
 	if e.users--; kept {
 		e.idle = append(e.idle, c)
@@ -232,14 +253,14 @@ func (l *limits) pass(c *Conn) {
 	l.mu.Unlock()
 	if !kept {
 		_ = c.Close()
-		e.ended(nil)
+		e.ended(false, nil)
 	}
 }
 
 // begin counts a connection to e that is dialled whatever the limit, for an exchange of a configuration without.
-func (e *Endpoint) begin() {
+func (e *Endpoint) begin(shared bool) {
 	e.mu.Lock()
-	e.open++
+	e.more(shared, 1)
 	l := e.limits.Load()
 	e.mu.Unlock()
 	if l != nil {
@@ -250,10 +271,11 @@ func (e *Endpoint) begin() {
 	}
 }
 
-// ended counts a connection as closed, or as one that could not be opened, for err.
-func (e *Endpoint) ended(err error) {
+// ended counts a connection as closed, or as one that could not be opened, for err. Those who wait for one of its version have
+// the next.
+func (e *Endpoint) ended(shared bool, err error) {
 	e.mu.Lock()
-	e.open--
+	e.more(shared, -1)
 	l := e.limits.Load()
 	e.mu.Unlock()
 	if l == nil {
@@ -262,32 +284,36 @@ func (e *Endpoint) ended(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gate.Leave()
-	switch none := e.connections() == 0; {
+	switch none := e.having(shared) == 0; {
 	case none && err != nil: // what they wait for does not come
-		l.fail(e, err)
+		l.fail(e, shared, err)
+	case none && shared:
+		if e.shares.line.Len() > 0 {
+			l.withdraw(e)
+			l.seek(e)
+		}
 	case none:
 		if p := l.gate.PopFor(e); p != nil {
 			l.gate.Force(1)
 			l.admitted(p)
-		} else if e.shares.line.Len() > 0 {
-			l.withdraw(e)
-			l.seek(e)
 		}
 	}
 	l.admit()
 	l.seek(e)
 }
 
-// fail ends all waits for e; mu is held.
-func (l *limits) fail(e *Endpoint, err error) {
-	for _, line := range []*limit.Line{&l.gate.Line, &e.shares.line} {
-		for p := line.PopFor(e); p != nil; p = line.PopFor(e) {
-			t := p.Owner.(*Turn)
-			t.err = err
-			l.give(t, aFailure)
-		}
+// fail ends all waits for e in one version; mu is held.
+func (l *limits) fail(e *Endpoint, shared bool, err error) {
+	line := &l.gate.Line
+	if shared {
+		line = &e.shares.line
+		l.withdraw(e)
 	}
-	l.withdraw(e)
+	for p := line.PopFor(e); p != nil; p = line.PopFor(e) {
+		t := p.Owner.(*Turn)
+		t.err = err
+		l.give(t, aFailure)
+	}
 }
 
 // admit lets in who has room now; mu is held.
@@ -301,13 +327,13 @@ func (l *limits) admit() {
 // admitted tells who was let in, an exchange, or an endpoint on behalf of those that wait for a stream; mu is held.
 func (l *limits) admitted(p *limit.Place) {
 	if t, ok := p.Owner.(*Turn); ok {
-		l.count(t.endpoint)
+		l.count(t.endpoint, false)
 		l.give(t, aRoom)
 		return
 	}
 	e := p.Owner.(*Endpoint)
 	e.shares.seeking = false
-	l.count(e)
+	l.count(e, true)
 	l.send(e)
 }
 
@@ -366,7 +392,7 @@ func (l *limits) seek(e *Endpoint) {
 	sh := &e.shares
 	switch {
 	case sh.line.Len() == 0 || sh.seeking || sh.dials > 0:
-	case l.enter(e, false, false):
+	case l.enter(e, true, false, false):
 		l.send(e)
 	default:
 		sh.seeking, sh.place.Owner = true, e
@@ -422,5 +448,5 @@ func (l *limits) undialled(e *Endpoint, err error) {
 	l.mu.Lock()
 	e.shares.dials--
 	l.mu.Unlock()
-	e.ended(err)
+	e.ended(true, err)
 }

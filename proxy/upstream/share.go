@@ -44,6 +44,7 @@ type shares struct {
 	// dialling is closed when a dial under way has ended; nil while there is none. Behind the endpoint's mu.
 	dialling chan struct{}
 	http1    atomic.Bool // see ErrHTTP1
+	count    int         // of the endpoint's open connections, those of HTTP/2; behind its mu
 
 	// Where limits hold, behind limits.mu: those that wait for a stream, whether the endpoint stands in the gate's line for
 	// them, and how many of them dial.
@@ -164,14 +165,14 @@ func (e *Endpoint) Connect(ctx context.Context, timeout time.Duration, secure *t
 	done := make(chan struct{})
 	e.shares.dialling = done
 	e.mu.Unlock()
-	e.begin()
+	e.begin(true)
 	s, err := e.connect(ctx, secure)
 	e.mu.Lock()
 	e.shares.dialling = nil
 	e.mu.Unlock()
 	close(done)
 	if err != nil {
-		e.ended(err)
+		e.ended(true, err)
 	}
 	return s, err
 }
@@ -249,7 +250,7 @@ func (s *Shared) serve() {
 	e.mu.Unlock()
 	s.Settled()
 	_ = s.link.Close()
-	e.ended(nil)
+	e.ended(true, nil)
 }
 
 // dropShared undoes keepShared, called with mu.
