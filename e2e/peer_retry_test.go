@@ -38,8 +38,9 @@ func (s *script) reset() {
 	s.seen = map[string]int{}
 }
 
-// ServeHTTP plays the next word: a status, "reset", "close", "hang", "slow" (an answer after a second), "limited" (503 by a rate limit), "grpc" with a status
-// in the head, or "early" (103 before a 503).
+// ServeHTTP plays the next word: a status, "reset", "close", "hang", "slow" (an answer after a second), "limited" (503 by a rate limit),
+// "grpc" with a status in the head, "plain" and "refuse" with such a status in an answer of 200 and 503 that is no gRPC, or "early" (103
+// before a 503).
 func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	words := strings.Fields(r.Header.Get("x-script"))
 	s.mu.Lock()
@@ -74,6 +75,12 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(503)
 	case word == "early":
 		w.WriteHeader(103)
+		w.WriteHeader(503)
+	case strings.HasPrefix(word, "plain"):
+		w.Header().Set("grpc-status", word[5:])
+		w.WriteHeader(200)
+	case strings.HasPrefix(word, "refuse"):
+		w.Header().Set("grpc-status", word[6:])
 		w.WriteHeader(503)
 	case strings.HasPrefix(word, "grpc"):
 		w.Header().Set("content-type", "application/grpc")
@@ -114,6 +121,7 @@ var retryCases = []retryCase{
 var scripts = []string{
 	"200", "503 200", "503 503 200", "503", "500 200", "500", "502 200", "504 503 200", "409 200", "409", "429 200", "404", "403",
 	"limited 200", "reset 200", "reset", "close 200", "503 reset 500", "early 200", "grpc14 grpc0", "grpc14", "grpc8 grpc0", "grpc5", "grpc13 grpc0", "grpc1 grpc0", "grpc4 200",
+	"plain14 200", "plain14 plain8 plain5", "refuse14 200", "refuse5 200",
 }
 
 // TestRetriesAsEnvoy plays the application's scripts under each policy, through Envoy with Istio's configuration and through

@@ -17,6 +17,7 @@ const (
 	upstreamOverflow
 	upstreamConnect
 	upstreamReset
+	streamReset // upstream_reset to users, but by Envoy's flag: the stream alone, the connection is there
 	upstreamProtocol
 	upstreamTimeout
 	routeTimeout
@@ -57,6 +58,7 @@ var endings = [outcomeCount]ending{
 	upstreamOverflow:  {name: "upstream_overflow", status: 503, flags: telemetry.UO, body: "upstream connect error or disconnect/reset before headers. reset reason: overflow"},
 	upstreamConnect:   {name: "upstream_connect", status: 503, flags: telemetry.UF, body: "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"},
 	upstreamReset:     {name: "upstream_reset", status: 503, flags: telemetry.UC, body: "upstream connect error or disconnect/reset before headers. reset reason: connection termination"},
+	streamReset:       {name: "upstream_reset", status: 503, flags: telemetry.UR, body: "upstream connect error or disconnect/reset before headers. reset reason: remote reset"},
 	upstreamProtocol:  {name: "upstream_protocol", status: 502, flags: telemetry.UPE, body: "upstream connect error or disconnect/reset before headers. reset reason: protocol error"},
 	upstreamTimeout:   {name: "upstream_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},
 	routeTimeout:      {name: "route_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},

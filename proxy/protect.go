@@ -150,7 +150,7 @@ func (x *exchange) release(t int64) {
 		end = x.breaker.Errors.HTTP(x.status)
 	case x.outcome.late():
 		end = breaker.TimedOut
-	case x.outcome == upstreamReset || x.outcome == upstreamProtocol:
+	case x.outcome == upstreamReset || x.outcome == streamReset || x.outcome == upstreamProtocol:
 		end = breaker.Failed
 	}
 	x.ticket.Finish(end, t)
@@ -180,7 +180,7 @@ func (x *exchange) judge(v verdict) {
 		}
 	case f.outcome.late():
 		c = m.Outlier.TimedOut(now())
-	case f.outcome == upstreamConnect || f.fate == unknown && (f.outcome == upstreamReset || f.outcome == upstreamProtocol):
+	case f.outcome == upstreamConnect || f.outcome == streamReset || f.fate == unknown && (f.outcome == upstreamReset || f.outcome == upstreamProtocol):
 		c = m.Outlier.Failed(now())
 	}
 	x.target.cluster.Health.Tell(c)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/outrider-mesh/outrider/mesh/telemetry"
 	"github.com/outrider-mesh/outrider/wire/http1"
+	"github.com/outrider-mesh/outrider/wire/http2"
 	"github.com/outrider-mesh/outrider/wire/message"
 	"github.com/outrider-mesh/outrider/wire/mux"
 )
@@ -96,12 +97,16 @@ func (x *exchange) lost(err error) verdict {
 	return x.fail(blame(err), unknown)
 }
 
-// blame tells an endpoint that breaks the protocol from one that goes away.
+// blame tells an endpoint that breaks the protocol from one that goes away, and from one that resets the stream.
 func blame(err error) outcome {
-	if reset := (*mux.ResetError)(nil); errors.As(err, &reset) && !reset.Remote {
+	reset := (*mux.ResetError)(nil)
+	switch {
+	case !errors.As(err, &reset) || reset.Gone:
+		return upstreamReset
+	case !reset.Remote || reset.Code == http2.ProtocolError: // whoever of the two finds fault with the other
 		return upstreamProtocol
 	}
-	return upstreamReset
+	return streamReset
 }
 
 // malformed notes an answer that must not be forwarded: its framing is broken or ambiguous.

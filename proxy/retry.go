@@ -111,13 +111,13 @@ func (r *retries) wait(n int, random *balance.Rand) time.Duration {
 // wants says whether the policy names what became of an attempt.
 func (r *retries) wants(x *exchange, v verdict) bool {
 	if v == answered {
-		return r.wantsAnswer(&x.res, x.grpc)
+		return r.wantsAnswer(&x.res)
 	}
 	anyReset := on5xx | onGatewayError | onReset
 	switch x.failure.outcome {
 	case upstreamConnect:
 		return r.on&(anyReset|onConnectFailure|onResetBeforeRequest) != 0
-	case upstreamReset, upstreamProtocol:
+	case upstreamReset, streamReset, upstreamProtocol:
 		switch x.failure.fate {
 		case unsent:
 			return r.on&(anyReset|onResetBeforeRequest) != 0
@@ -131,21 +131,23 @@ func (r *retries) wants(x *exchange, v verdict) bool {
 	return false
 }
 
-func (r *retries) wantsAnswer(res *message.Response, grpc bool) bool {
-	if !r.named(res, grpc) && r.on&onRateLimited == 0 {
+func (r *retries) wantsAnswer(res *message.Response) bool {
+	if !r.named(res) && r.on&onRateLimited == 0 {
 		return false // most answers: their fields need not be looked at
 	}
 	if _, limited := res.Lookup("x-envoy-ratelimited"); limited {
 		return r.on&onRateLimited != 0
 	}
-	return r.named(res, grpc)
+	return r.named(res)
 }
 
-// named says whether the policy names the answer's status.
-func (r *retries) named(res *message.Response, grpc bool) bool {
-	if grpc && r.grpc != 0 && res.Status == 200 {
-		code := grpcStatus(&res.Head)
-		return code >= 0 && code < 32 && r.grpc&(1<<code) != 0
+// named says whether the policy names the answer's status, or a gRPC status in its head, whatever the request was and
+// whatever else the head says (Envoy).
+func (r *retries) named(res *message.Response) bool {
+	if r.grpc != 0 {
+		if code := grpcStatus(&res.Head); code >= 0 && code < 32 && r.grpc&(1<<code) != 0 {
+			return true
+		}
 	}
 	s := res.Status
 	return s >= 500 && r.on&on5xx != 0 ||

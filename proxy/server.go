@@ -207,15 +207,17 @@ func (x *exchange) reopen(err error) (v verdict, again bool) {
 		return v, false
 	}
 	switch {
-	case refused:
+	case refused && reset.Gone: // the connection's end crossed the request, which is nobody's refusal
 		return x.fail(upstreamReset, unhandled), x.pump == nil || x.pump.body.claim()
+	case refused: // whether a refusal is asked about again, how often and after what wait, is the policy's
+		return x.fail(streamReset, unhandled), false
 	case reset != nil && reset.Remote && reset.Gone && x.repeatable():
 		return failed, true
 	case reset != nil && !reset.Remote:
 		x.conn.proxy.log.Warn("malformed response", "peer", x.where(), "reason", reset.Reason)
 		return x.fail(upstreamProtocol, unknown), false
 	}
-	return x.fail(upstreamReset, unknown), false
+	return x.fail(blame(err), unknown), false
 }
 
 // maxInterims is how many interim responses one request may get, as in wire/http2.

@@ -34,6 +34,7 @@ var (
 // The errors of streams.
 var (
 	errRefused       = &Error{Code: RefusedStream, Reason: "too many streams are open", limit: limitRefused}
+	errAway          = &Error{Code: RefusedStream, Reason: "the peer takes no further stream on the connection"}
 	errStreamWindow  = &Error{Code: FlowControlError, Reason: "more data came than the stream's window allows"}
 	errStreamGrown   = &Error{Code: FlowControlError, Reason: "the stream's window has grown too large"}
 	errStreamZeroAdd = &Error{Code: ProtocolError, Reason: "WINDOW_UPDATE adds nothing to the stream's window"}

@@ -370,14 +370,14 @@ func TestGoAway(t *testing.T) {
 	k.open()
 	k.w.frame(frameGoAway, 0, 0, append(u32(3), u32(0)...)...)
 	k.expect()
-	expect(t, k.end, "reset 5 REFUSED_STREAM remote true", "goaway 3 NO_ERROR")
+	expect(t, k.end, "reset 5 REFUSED_STREAM remote true: the peer takes no further stream on the connection", "goaway 3 NO_ERROR")
 	if _, err := k.Open(get("/"), nil, true); !errors.Is(err, ErrNoStreams) || k.Room(0) != 0 {
 		t.Error(err)
 	}
 	// It cannot take back what it has refused.
 	k.w.frame(frameGoAway, 0, 0, append(u32(5), u32(11)...)...).head(flagEndStream, 1, ":status", "200").frame(frameGoAway, 0, 0, append(u32(1), u32(0)...)...)
 	k.expect()
-	expect(t, k.end, "goaway 3 ENHANCE_YOUR_CALM", "response 1 200 length 0 end true", "reset 3 REFUSED_STREAM remote true", "goaway 1 NO_ERROR")
+	expect(t, k.end, "goaway 3 ENHANCE_YOUR_CALM", "response 1 200 length 0 end true", "reset 3 REFUSED_STREAM remote true: the peer takes no further stream on the connection", "goaway 1 NO_ERROR")
 }
 
 // TestShutdown ends a connection gracefully: nothing that was sent meanwhile is lost.

@@ -388,7 +388,7 @@ func (c *Conn) goAway(id uint32, p []byte) *Error {
 	if c.role == Client {
 		for s := c.streams.above(last); s != nil; s = c.streams.above(last) {
 			c.unlink(s)
-			c.resetCall(s, RefusedStream, true, nil)
+			c.resetCall(s, RefusedStream, true, errAway)
 		}
 	}
 	c.wmu.Unlock()

@@ -52,7 +52,8 @@ func (s *Stream) ID() uint32 { return s.id }
 // Conn returns the stream's connection.
 func (s *Stream) Conn() *Conn { return s.conn }
 
-// Err tells, during Handler.Reset, which error of the peer's we have ended the stream for; nil otherwise.
+// Err tells, during Handler.Reset, which error of the peer's we have ended the stream for, or that its GOAWAY has; nil where
+// the peer reset this one stream, or the connection is gone.
 func (s *Stream) Err() *Error { return s.err }
 
 // Open opens a stream and sends the request's head (client); end says that no body follows. owner becomes s.Owner.

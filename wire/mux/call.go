@@ -20,7 +20,7 @@ type ResetError struct {
 	// Remote says that the peer did it, or that its connection has ended; otherwise it was for an error of the peer's that
 	// we found, or by Cancel.
 	Remote bool
-	// Gone says that it was not the stream alone: the connection has ended.
+	// Gone says that it was not the stream alone: the connection has ended, or takes no further stream (GOAWAY).
 	Gone bool
 	// Reason is a sentence fit for a log.
 	Reason string
@@ -210,7 +210,7 @@ func (c *Call) OnReset(s *http2.Stream, code http2.Code, remote bool) {
 	}
 	c.reset = &ResetError{Code: code, Remote: remote}
 	if e := s.Err(); e != nil {
-		c.reset.Reason = e.Reason
+		c.reset.Gone, c.reset.Reason = remote, e.Reason
 	} else if err := c.mux.Err(); err != nil {
 		c.reset.Gone, c.reset.Reason = true, "the connection has ended: "+err.Error()
 	}
