@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -69,14 +70,11 @@ func (b *ring) build() {
 			have++
 		}
 	}
-	slices.SortStableFunc(points, func(x, y point) int {
-		if x.hash < y.hash {
-			return -1
+	slices.SortFunc(points, func(x, y point) int {
+		if x.hash != y.hash {
+			return cmp.Compare(x.hash, y.hash)
 		}
-		if x.hash > y.hash {
-			return 1
-		}
-		return 0
+		return int(x.owner - y.owner) // the order in which they were laid
 	})
 	b.points, b.owners = make([]uint64, len(points)), make([]int32, len(points))
 	for i, p := range points {
