@@ -16,7 +16,8 @@ const sec = int64(time.Second)
 
 func TestCount(t *testing.T) {
 	c := NewCount(2)
-	if !c.Take() || !c.Take() || c.Take() || c.Overflows() != 1 || c.Current() != 2 {
+	first, second, third := c.Take(), c.Take(), c.Take()
+	if !first || !second || third || c.Overflows() != 1 || c.Current() != 2 {
 		t.Errorf("%+v", c)
 	}
 	c.Configure(3)
