@@ -51,6 +51,7 @@ type routeRule struct {
 	matches  []routeMatch
 	backends []backendRef
 	mirrors  []mirrorRef
+	implied  *model.Route // to the Service that the route is for, without destinations; nil for a rule that says where to
 	field    string
 }
 
@@ -265,12 +266,18 @@ func (m *Mesh) forwardTo(rule *routeRule, h *apiRoute, name, failed string, refs
 	}
 	if len(refs) == 0 {
 		rule.base.Reply = &model.Reply{Status: status, Body: fmt.Sprintf("rule %s of %s has no backendRefs\n", name, describe(o))}
+		if h.linkerd != nil && h.meshed() {
+			rule.implied, what = route, what+" at gateways"
+			if !slices.ContainsFunc(h.parents, func(p parentRef) bool { return !p.service }) {
+				return
+			}
+		}
 		remedy := "add backendRefs"
 		if o.Kind == webRoute {
 			remedy = "add backendRefs or a redirect"
 		}
-		if h.requests() && slices.ContainsFunc(h.parents, func(p parentRef) bool { return p.service }) {
-			remedy += "; unlike in Linkerd, nothing goes to the parent Service by itself"
+		if h.requests() && h.meshed() && rule.implied == nil {
+			remedy += "; without an annotation of Linkerd's, nothing goes to the parent Service by itself"
 		}
 		r.warn(o, badBackend, rule.field, remedy, "the rule has no backendRefs; its %s are %s", what, fate)
 		return
@@ -334,6 +341,7 @@ func (m *Mesh) service(o *config.Object, ref *gatewayv1.BackendObjectReference, 
 // entry is a rule for one match, ready to be put into order among others.
 type entry struct {
 	rule model.Rule
+	from *routeRule
 	host int // how specific the hostname is that brought it here
 	rank rank
 }
@@ -366,12 +374,12 @@ func (h *apiRoute) entries(s *scope, host int, guarded bool, r *report) []entry 
 			built.Route = &route
 		}
 		if len(rule.matches) == 0 && !h.requests() {
-			out = append(out, entry{rule: built, host: host})
+			out = append(out, entry{rule: built, from: rule, host: host})
 		}
 		for _, match := range rule.matches {
 			one := built
 			one.Matches = []model.Match{match.Match}
-			out = append(out, entry{rule: one, host: host, rank: match.rank})
+			out = append(out, entry{rule: one, from: rule, host: host, rank: match.rank})
 		}
 	}
 	return out

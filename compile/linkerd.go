@@ -213,6 +213,29 @@ func (h *apiRoute) shape(route *model.Route, field string, r *report) {
 	l.apply(route)
 }
 
+// meshed says whether h is for a Service.
+func (h *apiRoute) meshed() bool {
+	return slices.ContainsFunc(h.parents, func(p parentRef) bool { return p.service })
+}
+
+// implied sends the requests of h's rules that name no backends to port p of the Service that h is for, where h has annotations of
+// Linkerd's, which does so. Otherwise they are answered 500, as the Gateway API wants it.
+func (h *apiRoute) implied(s *scope, p *port, all []entry) []entry {
+	for i := range all {
+		from := all[i].from
+		if from.implied == nil {
+			continue
+		}
+		route := *from.implied
+		c, f := s.cluster(p, "")
+		route.Destinations = []model.Destination{s.destination(c, f, 1, 503)}
+		route.Retries = s.settle(retryRule{retries: route.Retries}, route.Destinations)
+		route.Mirrors = h.mirrors(s, from.mirrors, false, nil)
+		all[i].rule.Route, all[i].rule.Reply = &route, nil
+	}
+	return all
+}
+
 // inherited gives the rules of h, a route of a Service's port, what the Service's annotations say and h does not.
 func (l *linkerdRoute) inherited(h *apiRoute, p *port, all []entry) []entry {
 	if l == nil || opaque(p.protocol) {

@@ -258,7 +258,7 @@ func (m *Mesh) requestRules(s *scope, p *port) (rules []model.Rule, shaped bool)
 	if routes := m.routesOf(p, s.namespace); len(routes) > 0 {
 		var all []entry
 		for _, h := range routes {
-			all = append(all, p.service.linkerd.inherited(h, p, h.entries(s, 0, false, nil))...)
+			all = append(all, p.service.linkerd.inherited(h, p, h.implied(s, p, h.entries(s, 0, false, nil)))...)
 		}
 		return sortEntries(all), true
 	}
