@@ -72,6 +72,19 @@ func (m *Mesh) readRouters() {
 	}
 }
 
+// routerBehind returns the gateway proxy that a port's selector finds where it finds no application, nil otherwise.
+func (m *Mesh) routerBehind(p *port) *workload {
+	if len(p.selector) == 0 || len(p.workloads) > 0 {
+		return nil
+	}
+	for _, w := range m.routers {
+		if w.Namespace == p.service.Namespace && selects(p.selector, w.Labels) {
+			return w
+		}
+	}
+	return nil
+}
+
 // readGateways groups the Gateway objects into gateway workloads.
 func (m *Mesh) readGateways(objects []*config.Object, r *report) {
 	var everywhere []*config.Object

@@ -224,6 +224,9 @@ func (m *Mesh) checkVirtuals(r *report) {
 				}
 				if f != nil {
 					f.report(r, d.object, d.field)
+				} else if w := m.routerBehind(c.port); w != nil {
+					r.warn(d.object, noEffect, d.field+".host", "do not rely on it here; a request to the Gateway's own address gets there",
+						"%s is the Service of gateway %s/%s, which takes no requests from workloads yet: they are answered 503", d.host, w.Namespace, w.Name)
 				}
 			}
 		}

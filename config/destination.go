@@ -65,6 +65,11 @@ func (c *checker) trafficPolicy(field string, p *networkingv1.TrafficPolicy) {
 	}
 }
 
+// slowStart says whether new endpoints can be warmed up: LEAST_CONN is LEAST_REQUEST's old name, and UNSPECIFIED is that too.
+func slowStart(l *networkingv1.LoadBalancerSettings) bool {
+	return l.LbPolicy == nil || l.GetConsistentHash() == nil && l.GetSimple() != networkingv1.LoadBalancerSettings_RANDOM && l.GetSimple() != networkingv1.LoadBalancerSettings_PASSTHROUGH
+}
+
 func (c *checker) loadBalancer(field string, l *networkingv1.LoadBalancerSettings) {
 	if l == nil {
 		return
@@ -77,7 +82,7 @@ func (c *checker) loadBalancer(field string, l *networkingv1.LoadBalancerSetting
 	c.exclusive(field, "warmupDurationSecs", "warmup")
 	c.duration(field+".warmupDurationSecs", l.GetWarmupDurationSecs())
 	warm := c.object.Has(field+".warmup") || c.object.Has(field+".warmupDurationSecs")
-	if warm && l.GetSimple() != networkingv1.LoadBalancerSettings_ROUND_ROBIN && l.GetSimple() != networkingv1.LoadBalancerSettings_LEAST_REQUEST && l.LbPolicy != nil {
+	if warm && !slowStart(l) {
 		c.bad(idExclusive, field, "warm-up works with ROUND_ROBIN and LEAST_REQUEST only", "change simple, or remove the warm-up")
 	}
 	if w := l.Warmup; w != nil {
