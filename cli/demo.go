@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -76,7 +77,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 }
 
 func (d *demo) run(ctx context.Context, chosen func(flag string) bool) error {
-	if err := d.r.take(d.p); err != nil {
+	if err := d.r.take(d.p, slog.LevelWarn); err != nil {
 		return err
 	}
 	d.screen = newScreen(d.p.out)

@@ -33,8 +33,8 @@ func (r *running) flags(cmd *cobra.Command) {
 	f.BoolVar(&r.verbose, "verbose", false, "log what operators debug with")
 }
 
-// take completes the options.
-func (r *running) take(p *program) (err error) {
+// take completes the options. What the mesh logs is told from level on.
+func (r *running) take(p *program, level slog.Level) (err error) {
 	if r.last < 0 {
 		return usage("--for %v is negative", r.last)
 	}
@@ -48,7 +48,6 @@ func (r *running) take(p *program) (err error) {
 	r.options.Talk = p.err
 	r.options.Out = p.out
 	r.options.Stdin = p.in
-	level := slog.LevelWarn
 	if r.verbose {
 		level = slog.LevelDebug
 	}
@@ -101,7 +100,7 @@ With a COMMAND, it runs once the mesh is ready, with HTTP_PROXY set to the clien
 			if err := in.take(paths); err != nil {
 				return err
 			}
-			if err := r.take(p); err != nil {
+			if err := r.take(p, slog.LevelInfo); err != nil {
 				return err
 			}
 			r.options.Paths, r.options.Namespace = in.paths, in.namespace

@@ -84,11 +84,17 @@ func (m *Mesh) running(prefix string) []*sidecar {
 	return out
 }
 
-// breakers appends the breakers of all proxies, each under the name of its proxy's workload: of the instance, where the
-// workload has several, and with the namespace, where two namespaces have a workload of that name.
-func (m *Mesh) breakers(dst []dashboard.Named) []dashboard.Named {
+// caller is a proxy under the name that people know it by.
+type caller struct {
+	*sidecar
+	client string
+}
+
+// callers returns all proxies, each under the name of its workload: of the instance, where the workload has several, and
+// with the namespace, where two namespaces have a workload of that name.
+func (m *Mesh) callers() []caller {
 	var workloads []model.Workload
-	var sidecars []*sidecar
+	var out []caller
 	instances, namespaces := map[[2]string]int{}, map[string]map[string]bool{}
 	for _, s := range m.running("") {
 		snapshot := s.proxy.Snapshot()
@@ -96,26 +102,33 @@ func (m *Mesh) breakers(dst []dashboard.Named) []dashboard.Named {
 			continue
 		}
 		w := snapshot.Workload
-		sidecars, workloads = append(sidecars, s), append(workloads, w)
+		out, workloads = append(out, caller{sidecar: s}), append(workloads, w)
 		instances[[2]string{w.Namespace, w.Name}]++
 		if namespaces[w.Name] == nil {
 			namespaces[w.Name] = map[string]bool{}
 		}
 		namespaces[w.Name][w.Namespace] = true
 	}
-	for i, s := range sidecars {
+	for i := range out {
 		w := &workloads[i]
-		client := w.Name
+		out[i].client = w.Name
 		if instances[[2]string{w.Namespace, w.Name}] > 1 {
-			client = w.Instance
+			out[i].client = w.Instance
 		}
 		if len(namespaces[w.Name]) > 1 {
-			client = w.Namespace + "/" + client
+			out[i].client = w.Namespace + "/" + out[i].client
 		}
+	}
+	return out
+}
+
+// breakers appends the breakers of all proxies, each under its proxy's name.
+func (m *Mesh) breakers(dst []dashboard.Named) []dashboard.Named {
+	for _, c := range m.callers() {
 		first := len(dst)
-		dst = s.proxy.Breakers(dst)
+		dst = c.proxy.Breakers(dst)
 		for j := first; j < len(dst); j++ {
-			dst[j].Client = client
+			dst[j].Client = c.client
 		}
 	}
 	return dst

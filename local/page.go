@@ -43,6 +43,8 @@ type page struct {
 	StandIns   []standInRow
 	Breakers   []breakerRow
 	Unused     int // breakers that have no row
+	Resting    []restRow
+	Changes    uint64 // of the configuration, since the start
 }
 
 // workloadRow is an instance, with how its proxy took its configuration.
@@ -81,6 +83,8 @@ func (m *Mesh) servePage(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	p.Breakers, p.Unused = m.breakerRows()
+	p.Resting = m.restRows()
+	p.Changes = p.Generation - 1
 	var b bytes.Buffer
 	if err := pageTemplate.Execute(&b, p); err != nil {
 		http.Error(w, "cannot make the page: "+err.Error(), http.StatusInternalServerError)

@@ -73,3 +73,31 @@ func TestAccrualOfAnAnswerThatIsNotKept(t *testing.T) {
 		}
 	}
 }
+
+// An endpoint that failure accrual leaves out is seen as such, with when its rest is over.
+func TestAccrualIsSeen(t *testing.T) {
+	at := goServer(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	p := start(t, snapshotOf(func(s *model.Snapshot, _ *model.Rule) {
+		s.Clusters[0].Accrual = &model.Accrual{MaxFailures: 1, MinPenalty: model.Duration(time.Hour), MaxPenalty: model.Duration(time.Hour)}
+	}, at), Limits{})
+	if n := valueOf(t, p, "outrider_endpoints", "state=ejected"); n != 0 {
+		t.Errorf("%v endpoints rest before any request", n)
+	}
+	began := time.Now()
+	c := dial(t, p, "outbound")
+	c.send("GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+	c.read("GET")
+	eventually(t, "the metrics say that it rests", func() bool {
+		return valueOf(t, p, "outrider_endpoint_ejected", "reason=failure_accrual") == 1 && valueOf(t, p, "outrider_endpoints", "state=ejected") == 1
+	})
+	for _, cluster := range p.Clusters() {
+		for _, e := range cluster.Endpoints {
+			if e.Address != at {
+				continue
+			}
+			if left := e.Until.Sub(began); !e.Ejected || e.Reason != "failure_accrual" || left < 50*time.Minute || left > 2*time.Hour {
+				t.Errorf("it is shown as %+v", e)
+			}
+		}
+	}
+}

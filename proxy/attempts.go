@@ -269,12 +269,12 @@ func (x *exchange) late() outcome {
 	return routeTimeout
 }
 
-// unanswered tells the client why there is no answer. Where retries that the configuration asks for did not help, that is
-// why, besides the last attempt's flag.
+// unanswered tells the client why there is no answer. Where retries that the configuration asks for did not help, or their
+// budget was spent, the first of them included, that is why, besides the last attempt's flag.
 func (x *exchange) unanswered() {
 	f := &x.failure
 	o := f.outcome
-	if x.retries().spec.Origin != nil && x.tries > 1 {
+	if x.retries().spec.Origin != nil {
 		switch {
 		case x.flags&telemetry.URX != 0:
 			o = retryExhausted

@@ -118,3 +118,20 @@ func TestLeastWait(t *testing.T) {
 		}
 	})
 }
+
+// Where the budget does not allow even the first retry, and there is no answer to pass on, the budget is the reason.
+func TestBudgetOfTheFirstRetry(t *testing.T) {
+	versions(t, func(s *model.Snapshot, r *model.Rule) {
+		retrying(model.Retries{Attempts: 3, On: []string{"reset"}, Origin: &model.Origin{Kind: "VirtualService"}})(s, r)
+		s.Clusters[0].Limits = &model.Limits{Budget: &model.RetryBudget{}}
+	}, func(http.ResponseWriter, *http.Request) {
+		panic(http.ErrAbortHandler)
+	}, func(t *testing.T, c *http.Client, p *Proxy, _, _ int) {
+		res, body := fetch(t, c, request("GET", "http://app/", nil))
+		if reason := res.Header.Get("x-outrider-reason"); res.StatusCode != 503 || reason != "retry_budget" {
+			t.Errorf("%d %q %s, want 503 retry_budget", res.StatusCode, reason, body)
+		}
+		counts(t, p, map[string]float64{"503|UC,UO": 1})
+		blamed(t, p, "UC,UO", "retry_budget")
+	})
+}

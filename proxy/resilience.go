@@ -12,14 +12,17 @@ var (
 	descRetries     = prometheus.NewDesc("outrider_retries_total", "Attempts after a request's first.", clusterLabels, nil)
 	descRetriesOK   = prometheus.NewDesc("outrider_retries_succeeded_total", "Requests that were answered well after a retry.", clusterLabels, nil)
 	descRetriesOver = prometheus.NewDesc("outrider_retries_abandoned_total", "Requests that were not sent again though their policy names what befell them, by what stood against it: exhausted, budget, body.", append(clusterLabels, "reason"), nil)
-	descEjected     = prometheus.NewDesc("outrider_endpoint_ejected", "1 for each endpoint that is not asked: by what outlier detection ejected it for, or unready where its application does not pass its probe.", append(upstreamLabels[:4:4], "reason"), nil)
+	descEjected     = prometheus.NewDesc("outrider_endpoint_ejected", "1 for each endpoint that is not asked: by what outlier detection ejected it for, failure_accrual, or unready where its application does not pass its probe.", append(upstreamLabels[:4:4], "reason"), nil)
 	descEjections   = prometheus.NewDesc("outrider_endpoint_ejections_total", "Ejections of endpoints.", append(clusterLabels, "reason"), nil)
 	descSpared      = prometheus.NewDesc("outrider_endpoint_ejections_spared_total", "Endpoints that failed but were not ejected, as too many are (maxEjectionPercent).", clusterLabels, nil)
-	descEndpoints   = prometheus.NewDesc("outrider_endpoints", "Endpoints of a destination that detects outliers, or has some that are not ready, by whether they may be picked.", append(clusterLabels, "state"), nil)
+	descEndpoints   = prometheus.NewDesc("outrider_endpoints", "Endpoints of a destination that lets failing ones rest, or has some that are not ready, by whether they may be picked.", append(clusterLabels, "state"), nil)
 	descPanic       = prometheus.NewDesc("outrider_panic", "1 where so few endpoints are healthy that all are used (minHealthPercent).", clusterLabels, nil)
 
 	resilienceDescs = []*prometheus.Desc{descRetries, descRetriesOK, descRetriesOver, descEjected, descEjections, descSpared, descEndpoints, descPanic}
 )
+
+// accrued is why an endpoint rests that failure accrual leaves out.
+const accrued = "failure_accrual"
 
 // collectResilience tells of a cluster's retries, where there were any, and of endpoints that are not
 // asked, where there may be some.
@@ -39,7 +42,7 @@ func collectResilience(ch chan<- prometheus.Metric, c *upstream.Cluster, l []str
 		count(descRetriesOver, refused, "budget")
 		count(descRetriesOver, unkept, "body")
 	}
-	unready, healthy, ejected := 0, 0, 0
+	unready, healthy, ejected, accruing := 0, 0, 0, false
 	told := map[string]bool{} // an address may be there twice
 	for i := range c.Members {
 		m := &c.Members[i]
@@ -52,10 +55,19 @@ func collectResilience(ch chan<- prometheus.Metric, c *upstream.Cluster, l []str
 				tell(descEjected, prometheus.GaugeValue, 1, m.Address(), "unready")
 			}
 		}
+		if m.Accrual != nil {
+			accruing = true
+			if m.Accrual.Down() {
+				if ejected++; !told[m.Address()+accrued] {
+					told[m.Address()+accrued] = true
+					tell(descEjected, prometheus.GaugeValue, 1, m.Address(), accrued)
+				}
+			}
+		}
 	}
 	if h := c.Health; h != nil {
 		s := h.Stats()
-		ejected = s.Active
+		ejected += s.Active
 		for r := range outlier.ReasonCount {
 			count(descEjections, s.Enforced[r], r.String())
 		}
@@ -63,7 +75,7 @@ func collectResilience(ch chan<- prometheus.Metric, c *upstream.Cluster, l []str
 		h.Ejected(func(address string, reason outlier.Reason) {
 			tell(descEjected, prometheus.GaugeValue, 1, address, reason.String())
 		})
-	} else if unready == 0 {
+	} else if unready == 0 && !accruing {
 		return
 	}
 	tell(descEndpoints, prometheus.GaugeValue, float64(healthy), "healthy")

@@ -4,10 +4,12 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/outrider-mesh/outrider/mesh/admin"
+	"github.com/outrider-mesh/outrider/proxy/accrual"
 )
 
 // Ready returns nil once a snapshot is in force and its listeners accept.
@@ -23,18 +25,26 @@ func (p *Proxy) Ready() error {
 
 // Clusters tells the state of every endpoint of the snapshot in force, by cluster name.
 func (p *Proxy) Clusters() []admin.ClusterStatus {
-	current := p.upstream.Current()
+	current, at := p.upstream.Current(), Now()
 	all := make([]admin.ClusterStatus, 0, len(current))
 	for _, name := range slices.Sorted(maps.Keys(current)) {
 		c := current[name]
-		s := admin.ClusterStatus{Name: name, Policy: c.Spec.LoadBalancer.Policy, Endpoints: make([]admin.EndpointStatus, len(c.Members))}
+		s := admin.ClusterStatus{Name: name, Policy: c.Spec.LoadBalancer.Policy, Panic: c.Balancer.Panicking(), Endpoints: make([]admin.EndpointStatus, len(c.Members))}
 		for i := range c.Members {
 			m := &c.Members[i]
 			e := admin.EndpointStatus{Address: m.Address(), Instance: m.Spec.Instance, Weight: m.Spec.Weight, Locality: m.Spec.Locality, Active: m.Host.Active.Load()}
 			e.Busy, e.Idle = m.Connections()
 			e.Opened, e.Failed = m.Opened()
-			if m.Outlier != nil && m.Outlier.Ejected() {
-				e.Ejected = true
+			if m.Outlier != nil {
+				if why, until, ok := m.Outlier.Ejection(); ok {
+					e.Ejected, e.Reason, e.Until = true, why.String(), instant(until, at)
+				}
+			}
+			if m.Accrual != nil && !e.Ejected && m.Accrual.Down() {
+				e.Ejected, e.Reason = true, accrued
+				if m.Accrual.State() == accrual.Resting {
+					e.Until = instant(m.Accrual.Until(), at)
+				}
 			}
 			e.Unready = m.Spec.Unready
 			s.Endpoints[i] = e
@@ -43,6 +53,9 @@ func (p *Proxy) Clusters() []admin.ClusterStatus {
 	}
 	return all
 }
+
+// instant is the time of day of an instant of this proxy's clock, which is at now.
+func instant(of, now int64) time.Time { return time.Now().Add(time.Duration(of - now)).Round(0) }
 
 var (
 	descAccepted = prometheus.NewDesc("outrider_downstream_connections_total", "Connections that clients opened.", nil, nil)

@@ -14,7 +14,7 @@ const usage = `outrider-proxy runs one workload's snapshot, with no control plan
   outrider-proxy run --snapshot FILE [--admin ADDR] [--ready-file FILE]
   outrider-proxy version
 
-FILE is what 'outrider compile' prints; changes of it take effect while the proxy runs.
+FILE is what 'outrider compile' prints; changes of it take effect while the proxy runs. 'outrider-proxy run --help' lists the flags.
 `
 
 func main() {

@@ -41,26 +41,43 @@ type options struct {
 }
 
 func run(ctx context.Context, args []string, out, errs io.Writer) int {
-	if len(args) == 1 && args[0] == "version" {
-		fmt.Fprintln(out, version())
-		return exitOK
+	verb := ""
+	if len(args) > 0 {
+		verb = args[0]
 	}
-	if len(args) == 0 || args[0] != "run" {
+	switch {
+	case verb == "":
 		fmt.Fprint(errs, usage)
 		return exitUsage
+	case verb == "version" && len(args) == 1:
+		fmt.Fprintln(out, version())
+		return exitOK
+	case verb == "help" || verb == "-h" || verb == "--help":
+		fmt.Fprint(out, usage)
+		return exitOK
+	case verb == "version":
+		return fail(errs, fmt.Errorf("unexpected argument %q (version takes none)", args[1]), exitUsage)
+	case verb != "run":
+		return fail(errs, fmt.Errorf("unknown command %q (outrider-proxy --help lists the commands)", verb), exitUsage)
 	}
 	var o options
 	f := flag.NewFlagSet("outrider-proxy run", flag.ContinueOnError)
-	f.SetOutput(errs)
+	f.SetOutput(io.Discard) // it would print all flags after each error
 	f.StringVar(&o.snapshot, "snapshot", "", "the snapshot `FILE` to run, as 'outrider compile' prints it")
 	f.StringVar(&o.admin, "admin", "127.0.0.1:15020", "`ADDR` of metrics, health and dumps; port 0 takes a free one")
 	f.StringVar(&o.ready, "ready-file", "", "`FILE` to write once everything listens")
 	o.limits.Flags(f)
-	if err := f.Parse(args[1:]); err != nil {
-		return exitUsage
-	}
-	if o.snapshot == "" || f.NArg() > 0 {
-		return fail(errs, errors.New("run needs --snapshot FILE and nothing else; see outrider-proxy without arguments"), exitUsage)
+	switch err := f.Parse(args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+		f.SetOutput(out)
+		f.Usage()
+		return exitOK
+	case err != nil:
+		return fail(errs, fmt.Errorf("%w (outrider-proxy run --help lists the flags)", err), exitUsage)
+	case f.NArg() > 0:
+		return fail(errs, fmt.Errorf("unexpected argument %q (outrider-proxy run --help lists the flags)", f.Arg(0)), exitUsage)
+	case o.snapshot == "":
+		return fail(errs, errors.New("run needs --snapshot FILE, which outrider compile prints (outrider-proxy run --help lists the flags)"), exitUsage)
 	}
 	return serve(ctx, o, errs)
 }

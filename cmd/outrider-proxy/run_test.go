@@ -241,18 +241,31 @@ func TestUsage(t *testing.T) {
 		if got := run(context.Background(), args, io.Discard, &errs); got != want || !strings.Contains(errs.String(), text) {
 			t.Errorf("%q: exit code %d, said %q", args, got, errs.String())
 		}
+		if n := strings.Count(errs.String(), "\n") - strings.Count(errs.String(), "level=INFO"); len(args) > 0 && n != 1 {
+			t.Errorf("%q: said %d lines, want what is wrong and where to find help, in one: %q", args, n, errs.String())
+		}
 	}
 	f(exitUsage, "outrider-proxy run --snapshot FILE")
 	f(exitUsage, "--snapshot", "run")
-	f(exitUsage, "flag provided but not defined", "run", "--nonsense")
+	f(exitUsage, "not defined: -nonsense (outrider-proxy run --help lists the flags)", "run", "--nonsense")
+	f(exitUsage, "-max-streams: write a whole number from 1 to 2147483647 (outrider-proxy run --help lists the flags)", "run", "--max-streams", "x")
+	f(exitUsage, `unexpected argument "extra"`, "run", "--snapshot", "s.json", "extra")
+	f(exitUsage, `unknown command "rnu" (outrider-proxy --help lists the commands)`, "rnu")
+	f(exitUsage, `unexpected argument "extra"`, "version", "extra")
 	f(exitUsage, "no such file", "run", "--snapshot", filepath.Join(t.TempDir(), "absent.json"))
 	taken := httptest.NewServer(nil)
 	defer taken.Close()
 	file := filepath.Join(t.TempDir(), "s.json")
 	write(t, file, 200)
 	f(exitUsage, "address already in use", "run", "--snapshot", file, "--admin", strings.TrimPrefix(taken.URL, "http://"))
-	var out bytes.Buffer
-	if got := run(context.Background(), []string{"version"}, &out, io.Discard); got != exitOK || strings.TrimSpace(out.String()) == "" {
-		t.Errorf("version: exit code %d, said %q", got, fmt.Sprint(out.String()))
+	asks := func(text string, args ...string) {
+		t.Helper()
+		var out, errs bytes.Buffer
+		if got := run(context.Background(), args, &out, &errs); got != exitOK || !strings.Contains(out.String(), text) || out.Len() < 3 || errs.Len() > 0 {
+			t.Errorf("%q: exit code %d, said %q and %q", args, got, out.String(), errs.String())
+		}
 	}
+	asks("\n", "version")
+	asks("outrider-proxy run --snapshot FILE", "--help")
+	asks("-max-streams", "run", "--help")
 }

@@ -34,8 +34,10 @@ type Options struct {
 
 // ClusterStatus is a cluster as it is at this moment.
 type ClusterStatus struct {
-	Name      string           `json:"name"`
-	Policy    model.Policy     `json:"policy,omitempty"`
+	Name   string       `json:"name"`
+	Policy model.Policy `json:"policy,omitempty"`
+	// Panic says that endpoints are asked though they are ejected or not ready, as too few others are there (minHealthPercent).
+	Panic     bool             `json:"panic,omitempty"`
 	Endpoints []EndpointStatus `json:"endpoints"`
 }
 
@@ -52,8 +54,12 @@ type EndpointStatus struct {
 	// Opened and Failed count connections since the endpoint is known.
 	Opened uint64 `json:"opened"`
 	Failed uint64 `json:"failed"`
-	// Ejected says that outlier detection has it rest.
+	// Ejected says that outlier detection, or failure accrual, has it rest.
 	Ejected bool `json:"ejected,omitempty"`
+	// Reason is what it was ejected for, as outrider_endpoint_ejected says it.
+	Reason string `json:"reason,omitempty"`
+	// Until is the earliest at which it may be asked again, zero where that is not known.
+	Until time.Time `json:"until,omitzero"`
 	// Unready says that its application does not pass its probe.
 	Unready bool `json:"unready,omitempty"`
 }
@@ -106,6 +112,19 @@ func (s surface) dump(w http.ResponseWriter, _ *http.Request) {
 	s.writeJSON(w, Redact(snapshot))
 }
 
+// flags are Envoy's names for what keeps an endpoint from being asked.
+func (e *EndpointStatus) flags() string {
+	switch {
+	case e.Ejected && e.Unready:
+		return "/failed_active_hc/failed_outlier_check"
+	case e.Ejected:
+		return "/failed_outlier_check"
+	case e.Unready:
+		return "/failed_active_hc"
+	}
+	return "healthy"
+}
+
 // clusters writes lines of cluster::address::what::value, as Envoy does, or with ?format=json everything as JSON.
 func (s surface) clusters(w http.ResponseWriter, r *http.Request) {
 	clusters := s.Clusters()
@@ -126,8 +145,18 @@ func (s surface) clusters(w http.ResponseWriter, r *http.Request) {
 		if c.Policy != "" {
 			fmt.Fprintf(&b, "%s::policy::%s\n", c.Name, c.Policy)
 		}
+		if c.Panic {
+			fmt.Fprintf(&b, "%s::panic::true\n", c.Name)
+		}
 		for _, e := range c.Endpoints {
 			line := func(what string, value any) { fmt.Fprintf(&b, "%s::%s::%s::%v\n", c.Name, e.Address, what, value) }
+			line("health_flags", e.flags())
+			if e.Ejected {
+				line("ejected", e.Reason)
+				if !e.Until.IsZero() {
+					line("ejected_until", e.Until.Format(time.RFC3339))
+				}
+			}
 			line("weight", e.Weight)
 			line("rq_active", e.Active)
 			line("cx_active", e.Busy+e.Idle)

@@ -39,6 +39,8 @@ func TestSurface(t *testing.T) {
 				Endpoints: []EndpointStatus{
 					{Address: "127.1.0.4:9080", Instance: "reviews-v1-0", Weight: 1, Active: 3, Busy: 3, Idle: 2, Opened: 9, Failed: 1},
 					{Address: "127.1.0.5:9080", Weight: 2, Locality: model.Locality{Region: "r", Zone: "z"}},
+					{Address: "127.1.0.6:9080", Ejected: true, Reason: "consecutive_5xx", Until: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)},
+					{Address: "127.1.0.7:9080", Unready: true},
 				},
 			}}
 		},
@@ -66,8 +68,10 @@ func TestSurface(t *testing.T) {
 		"outbound|9080||reviews.default.svc.cluster.local::policy::ROUND_ROBIN\n",
 		"outbound|9080||reviews.default.svc.cluster.local::127.1.0.4:9080::rq_active::3\n",
 		"::127.1.0.4:9080::cx_active::5\n", "::127.1.0.4:9080::cx_total::9\n", "::127.1.0.4:9080::cx_connect_fail::1\n",
-		"::127.1.0.4:9080::hostname::reviews-v1-0\n", "::127.1.0.5:9080::weight::2\n", "::127.1.0.5:9080::zone::z\n")
-	f("/clusters?format=json", 200, "application/json", `"active": 3`, `"instance": "reviews-v1-0"`)
+		"::127.1.0.4:9080::hostname::reviews-v1-0\n", "::127.1.0.5:9080::weight::2\n", "::127.1.0.5:9080::zone::z\n",
+		"::127.1.0.4:9080::health_flags::healthy\n", "::127.1.0.6:9080::health_flags::/failed_outlier_check\n", "::127.1.0.7:9080::health_flags::/failed_active_hc\n",
+		"::127.1.0.6:9080::ejected::consecutive_5xx\n", "::127.1.0.6:9080::ejected_until::2026-02-03T04:05:06Z\n")
+	f("/clusters?format=json", 200, "application/json", `"active": 3`, `"instance": "reviews-v1-0"`, `"until": "2026-02-03T04:05:06Z"`)
 	f("/clusters?format=xml", 400, "text/plain")
 	f("/", 404, "text/plain")
 

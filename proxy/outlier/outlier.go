@@ -287,3 +287,14 @@ func (d *Detector) Stats() Stats {
 	s.Hosts = len(d.hosts)
 	return s
 }
+
+// Ejection tells what h is ejected for, and when that may end at the earliest; ok is false where it is not ejected.
+func (h *Host) Ejection() (r Reason, until int64, ok bool) {
+	d := h.detector
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !h.ejected.Load() {
+		return 0, 0, false
+	}
+	return h.reason, h.ejectedAt + int64(h.sentence(d.settings.Load())), true
+}

@@ -212,6 +212,9 @@ func TestEjectionTimes(t *testing.T) {
 		if c.Time != time.Duration(want)*time.Second || c.Ejections != uint64(i+1) {
 			t.Fatalf("ejection %d: %+v, want %d s", i+1, c, want)
 		}
+		if why, until, ok := h.Ejection(); !ok || why != Consecutive5xx || until != now+int64(want)*sec {
+			t.Fatalf("ejected until %d for %v, %v", until, why, ok)
+		}
 		end := now + int64(want)*sec
 		for now = d.Due(); now < end; now = d.Due() {
 			if got := d.Sweep(nil, now); len(got) != 0 {
@@ -225,6 +228,9 @@ func TestEjectionTimes(t *testing.T) {
 	}
 	if h.multiplier != 11 {
 		t.Errorf("the multiplier is %d", h.multiplier)
+	}
+	if _, _, ok := h.Ejection(); ok {
+		t.Error("it is back")
 	}
 	// Each clean interval takes one off.
 	for want := int64(10); want >= 0; want-- {

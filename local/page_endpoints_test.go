@@ -1,0 +1,73 @@
+package local
+
+import (
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestPageShowsEjected looks at the page while an endpoint is ejected, while so many are that all are asked, and once they
+// are back: which endpoint, of what, by whom, why and until when.
+func TestPageShowsEjected(t *testing.T) {
+	rule := `apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web}
+spec:
+  host: web
+  trafficPolicy:
+    outlierDetection: {consecutive5xxErrors: 2, interval: 50ms, baseEjectionTime: TIME, maxEjectionPercent: 100, minHealthPercent: 50}
+`
+	with := func(time string) map[string]string {
+		return map[string]string{"mesh.yaml": documents(webService, deployment("v1", 3, ""), strings.Replace(rule, "TIME", time, 1))}
+	}
+	f := run(t, Options{StandIns: true, NoPrometheus: true}, with("1h"))
+	ask := func(client *http.Client, url string) string {
+		t.Helper()
+		r, err := client.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		text, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	page := func() string { t.Helper(); return ask(http.DefaultClient, f.Ready().Admin+"/") }
+	misbehave := func(instance, how string) {
+		t.Helper()
+		r, err := http.Post(f.Ready().Admin+"/stand-ins/default/"+instance+how, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = r.Body.Close()
+	}
+	left := regexp.MustCompile("<h2>Endpoints left out</h2>")
+	row := func(instance, why string) *regexp.Regexp {
+		return regexp.MustCompile(`<tr><td><code>` + instance + `</code> <code>\S+:\d+</code></td><td><code>web.default.svc.cluster.local:80</code></td><td><code>local</code></td>` +
+			`<td class="error">consecutive 5xx` + why + `</td><td>\d\d:\d\d:\d\d, in (1h0m0s|59m\d+s)</td></tr>`)
+	}
+	if text := page(); left.MatchString(text) || !regexp.MustCompile(`\d objects, unchanged since the start`).MatchString(text) {
+		t.Errorf("at first the page is\n%s", text)
+	}
+	misbehave("web-v1-0", "?status=503")
+	f.until("the page says that one is ejected", func() bool {
+		ask(f.client, "http://web/")
+		return row("web-v1-0", "").MatchString(page())
+	})
+	misbehave("web-v1-1", "?status=503")
+	f.until("the page says that all are asked", func() bool {
+		ask(f.client, "http://web/")
+		return row("web-v1-1", ` <span class="quiet">asked all the same: too few others are healthy \(minHealthPercent\)</span>`).MatchString(page())
+	})
+	misbehave("web-v1-0", "")
+	misbehave("web-v1-1", "")
+	f.write("mesh.yaml", with("100ms")["mesh.yaml"])
+	f.until("nobody is left out", func() bool { return !left.MatchString(page()) })
+	if text := page(); !regexp.MustCompile(`changed 1 time since the start`).MatchString(text) {
+		t.Errorf("after an edit the page is\n%s", text)
+	}
+}
