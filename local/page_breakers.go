@@ -18,7 +18,8 @@ type breakerRow struct {
 	NextProbe            string        // when a request may be the next probe; "" where none is needed
 	Requests, Errors     uint64        // that the breaker judges by
 	ErrorPercentage      int
-	Refused, Fallbacks   uint64 // since the start
+	Refused, Full        uint64 // all that it refused since the start, and those of them that the bulkhead did
+	Fallbacks            uint64
 }
 
 // breakerRows returns the breakers that had requests or are not closed, the open ones first, and how many others there are.
@@ -46,7 +47,8 @@ func (m *Mesh) breakerRows() (rows []breakerRow, unused int) {
 			For:       time.Duration(now - s.Since).Truncate(time.Second),
 			NextProbe: next,
 			Requests:  s.Requests, Errors: s.Errors, ErrorPercentage: s.ErrorPercentage,
-			Refused: s.Total[breaker.ShortCircuited], Fallbacks: s.Total[breaker.FallbackSuccess],
+			Refused: s.Total[breaker.ShortCircuited] + s.Total[breaker.SemaphoreRejected], Full: s.Total[breaker.SemaphoreRejected],
+			Fallbacks: s.Total[breaker.FallbackSuccess],
 		})
 	}
 	slices.SortFunc(rows, func(a, b breakerRow) int {

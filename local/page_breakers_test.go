@@ -39,7 +39,7 @@ func TestPageShowsBreakers(t *testing.T) {
 		t.Errorf("at first the page is\n%s", text)
 	}
 	row := func(state string) *regexp.Regexp {
-		return regexp.MustCompile(`<tr><td><code>default/web</code></td><td><code>web.default.svc.cluster.local</code></td><td><code>local</code></td>` + state)
+		return regexp.MustCompile(`<tr><td><code>default/web</code></td><td><code>local</code></td>` + state)
 	}
 	misbehave("?status=503")
 	f.until("the page says that the breaker is open", func() bool {

@@ -47,8 +47,8 @@ spec:
 	}
 	left := regexp.MustCompile("<h2>Endpoints left out</h2>")
 	row := func(instance, why string) *regexp.Regexp {
-		return regexp.MustCompile(`<tr><td><code>` + instance + `</code> <code>\S+:\d+</code></td><td><code>web.default.svc.cluster.local:80</code></td><td><code>local</code></td>` +
-			`<td class="error">consecutive 5xx` + why + `</td><td>\d\d:\d\d:\d\d, in (1h0m0s|59m\d+s)</td></tr>`)
+		return regexp.MustCompile(`<tr><td><code>` + instance + `</code> <code>\S+:\d+</code></td><td><span class="error">consecutive 5xx</span>` + why + `</td>` +
+			`<td>\d\d:\d\d:\d\d, in (1h0m0s|59m\d+s)</td><td><code>local</code></td><td><code>web.default.svc.cluster.local:80</code></td></tr>`)
 	}
 	if text := page(); left.MatchString(text) || !regexp.MustCompile(`\d objects, unchanged since the start`).MatchString(text) {
 		t.Errorf("at first the page is\n%s", text)
