@@ -27,9 +27,14 @@ func (x *exchange) forward() {
 		x.direct(x.target.reply)
 		return
 	}
-	if isConnect(&x.req) {
+	switch string(x.req.Method()) {
+	case "CONNECT":
 		x.connect()
 		return
+	case "OPTIONS", "TRACE":
+		if x.lastHop() {
+			return
+		}
 	}
 	if opaque(x.target.cluster.Spec.Protocol) {
 		x.say(noRoute, 503, "no route: this port of "+x.target.cluster.Spec.Service.Host+" does not serve HTTP; CONNECT tunnels to it")
