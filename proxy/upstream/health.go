@@ -190,11 +190,11 @@ func (c *Cluster) probation(now int64) {
 // Turned puts into effect that m.Accrual has changed.
 func (c *Cluster) Turned(m *Member, now int64) {
 	state := m.Accrual.State()
-	level := slog.LevelInfo
+	level, args := slog.LevelInfo, []any{"cluster", c.Spec.Name, "endpoint", m.address, "state", state.String()}
 	if state == accrual.Resting {
-		level = slog.LevelWarn
+		level, args = slog.LevelWarn, append(args, "for", time.Duration(m.Accrual.Until()-now).String())
 	}
-	c.set.log.Log(context.Background(), level, "failure accrual", "cluster", c.Spec.Name, "endpoint", m.address, "state", state.String())
+	c.set.log.Log(context.Background(), level, "failure accrual", args...)
 	s := c.set
 	s.mu.Lock()
 	defer s.mu.Unlock()
