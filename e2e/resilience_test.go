@@ -508,18 +508,22 @@ spec:
 	t.Logf("%d requests over %d reloads", sent.Load(), reloads)
 }
 
-// gRPC's statuses are the breaker's errors wherever they stand, in the trailers as well.
+// gRPC's statuses are the breaker's errors wherever they stand, in the trailers as well; none at all is UNKNOWN.
 func TestBreakerReadsTrailers(t *testing.T) {
+	t.Run("unavailable", func(t *testing.T) { readsTrailers(t, "14") })
+	t.Run("none", func(t *testing.T) { readsTrailers(t) })
+}
+
+func readsTrailers(t *testing.T, status ...string) {
 	var asked atomic.Int64
 	at := listenVersions(t, func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("content-type", "application/grpc")
 		w.Header().Set("Trailer", "grpc-status")
-		w.WriteHeader(200)
 		_, _ = w.Write([]byte{0, 0, 0, 0, 1, 'x'})
 		_ = http.NewResponseController(w).Flush()
-		w.Header().Set("grpc-status", "14")
+		w.Header()["Grpc-Status"] = status
 	})
 	m := up(t, service("web", "app: web")+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+`---
 apiVersion: outrider.dev/v1alpha1

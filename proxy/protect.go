@@ -146,6 +146,8 @@ func (x *exchange) release(t int64) {
 	switch {
 	case x.outcome == passed && x.complete && x.grpc && x.grpcStatus >= 0:
 		end = x.breaker.Errors.GRPC(x.grpcStatus)
+	case x.outcome == passed && x.complete && x.grpc && x.status == 200:
+		end = x.breaker.Errors.GRPC(unknownStatus) // as clients of gRPC take an answer that says nothing
 	case x.outcome == passed && x.complete:
 		end = x.breaker.Errors.HTTP(x.status)
 	case x.outcome.late():
@@ -203,8 +205,8 @@ func (x *exchange) accrue(v verdict) {
 	}
 }
 
-// exhausted is gRPC's RESOURCE_EXHAUSTED.
-const exhausted = 8
+// gRPC's UNKNOWN and RESOURCE_EXHAUSTED.
+const unknownStatus, exhausted = 2, 8
 
 // accrued tells what came of the request that x.member was sent: a failure, an answer that it was asked too much, or a success.
 func (x *exchange) accrued(failed, limited bool) {
