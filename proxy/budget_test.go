@@ -126,12 +126,16 @@ func TestBudgetOfTheFirstRetry(t *testing.T) {
 		s.Clusters[0].Limits = &model.Limits{Budget: &model.RetryBudget{}}
 	}, func(http.ResponseWriter, *http.Request) {
 		panic(http.ErrAbortHandler)
-	}, func(t *testing.T, c *http.Client, p *Proxy, _, _ int) {
+	}, func(t *testing.T, c *http.Client, p *Proxy, _, server int) {
+		flags := "UC,UO"
+		if server == 2 { // the stream alone is reset
+			flags = "UR,UO"
+		}
 		res, body := fetch(t, c, request("GET", "http://app/", nil))
 		if reason := res.Header.Get("x-outrider-reason"); res.StatusCode != 503 || reason != "retry_budget" {
 			t.Errorf("%d %q %s, want 503 retry_budget", res.StatusCode, reason, body)
 		}
-		counts(t, p, map[string]float64{"503|UC,UO": 1})
-		blamed(t, p, "UC,UO", "retry_budget")
+		counts(t, p, map[string]float64{"503|" + flags: 1})
+		blamed(t, p, flags, "retry_budget")
 	})
 }
