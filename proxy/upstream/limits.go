@@ -89,15 +89,15 @@ func (l *limits) configure(spec *model.Limits, endpoints []*Endpoint) {
 	}
 	l.requests.Configure(most(spec.Requests))
 	l.pending.Configure(most(spec.Pending))
-	l.retries.Configure(most(spec.Retries))
 	if b := spec.Budget; b != nil {
 		l.budget.Configure(b.Percent, b.Least)
 	}
 	l.remember(spec.Budget)
-	l.budgeted.Store(spec.Budget != nil)
 	l.tuning.Store(tune(spec))
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.retries.Configure(most(spec.Retries))
+	l.budgeted.Store(spec.Budget != nil)
 	l.endpoints = endpoints
 	for _, e := range endpoints {
 		l.attach(e)
@@ -176,7 +176,11 @@ func (c *Cluster) Retry() bool {
 		return true
 	}
 	if l.budgeted.Load() {
-		l.retries.Configure(l.allowed())
+		l.mu.Lock()
+		if l.budgeted.Load() { // a change may have taken the budget away, and its number must not outlast it
+			l.retries.Configure(l.allowed())
+		}
+		l.mu.Unlock()
 	}
 	return l.retries.Take()
 }
