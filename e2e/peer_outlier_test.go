@@ -15,7 +15,7 @@ import (
 // ward is a set of applications of which some are ill.
 type ward struct {
 	at    []string
-	ill   []atomic.Value // "" where one is well, or what it does: a status, or "reset"
+	ill   []atomic.Value // "" where one is well, or what it does: a status, "reset", or "cut", a quarter of an answer
 	asked []atomic.Int64
 }
 
@@ -35,6 +35,9 @@ func newWard(t *testing.T, n int) *ward {
 				}
 				_ = c.(*net.TCPConn).SetLinger(0)
 				_ = c.Close()
+			case "cut": // after so much that its beginning is at the client
+				rw.Header().Set("Content-Length", strconv.Itoa(1<<20))
+				_, _ = rw.Write(make([]byte, 1<<18))
 			default:
 				status, _ := strconv.Atoi(ill)
 				rw.Header().Set("Connection", "close")
@@ -160,6 +163,9 @@ spec:
 	f(5, 100, 2, "reset", split, envoySplit, forLong)
 	f(5, 100, 2, "503", split, envoySplit, forLong)
 	f(5, 100, 2, "404", five, envoy5, forLong)
+	f(5, 100, 2, "cut", "consecutive5xxErrors: 1", "consecutive_5xx: 1", forLong)
+	f(5, 100, 2, "cut", five, envoy5, forLong) // its head ends the row
+	f(5, 100, 2, "cut", "splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 1, consecutive5xxErrors: 0", "split_external_local_origin_errors: true, consecutive_local_origin_failure: 1, enforcing_consecutive_5xx: 0, enforcing_local_origin_success_rate: 0", forLong)
 }
 
 // forLong is a first ejection that lasts longer than the test, whose end others look at.

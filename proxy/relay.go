@@ -165,6 +165,9 @@ func (x *exchange) broken(err error) {
 			x.conn.proxy.metrics.Abuse(telemetry.HeadSize)
 		}
 	}
+	if m := x.member; m != nil && m.Outlier != nil {
+		x.target.cluster.Health.Tell(m.Outlier.Failed(now())) // besides what its head said, as Envoy does
+	}
 	why := endings[o].body
 	if x.started {
 		why = "upstream connect error or disconnect/reset within the response"

@@ -156,7 +156,7 @@ func (h *Host) Passed(status int) bool {
 	return true
 }
 
-// Failed reports that the host could not be connected to, or broke off before its answer. Not for what this side refused
+// Failed reports that the host could not be connected to, or broke off before its answer or within it. Not for what this side refused
 // for a limit of its own.
 func (h *Host) Failed(now int64) Change { return h.local(503, now) }
 
