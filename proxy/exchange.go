@@ -440,6 +440,9 @@ func (x *exchange) finish() {
 // vanish ends an exchange whose client has gone.
 func (x *exchange) vanish() {
 	x.outcome, x.again = clientGone, false
+	if x.stream != nil && x.stream.call.WasReset() {
+		x.outcome = clientReset
+	}
 }
 
 // interrupted ends an exchange whose time is over, or whose client has gone.

@@ -205,8 +205,8 @@ func TestFaultDelayClientGone(t *testing.T) {
 				t.Error("an answer came")
 			}
 			eventually(t, "the record", func() bool {
-				return requestsTotal(t, p.metrics.Gatherer(), "response_code", "response_flags")["0|DC,DI"]+
-					requestsTotal(t, p.metrics.Gatherer(), "response_code", "response_flags")["0|DI,DC"] == 1
+				n := requestsTotal(t, p.metrics.Gatherer(), "response_code", "response_flags")
+				return n["0|"+goneFlag[version]+",DI"]+n["0|DI,"+goneFlag[version]] == 1
 			})
 			eventually(t, "the client's connections are idle, and closed", func() bool {
 				c.CloseIdleConnections()

@@ -24,6 +24,7 @@ const (
 	clientDeadline
 	idleTimeout
 	clientGone
+	clientReset // client_gone to users, but by Envoy's flag: the stream alone, the connection is there
 	slowBody
 	slowRead
 	denied
@@ -65,6 +66,7 @@ var endings = [outcomeCount]ending{
 	clientDeadline:    {name: "client_deadline", status: 504, flags: telemetry.UT, body: "the deadline that the client set has passed"},
 	idleTimeout:       {name: "idle_timeout", status: 504, flags: telemetry.SI, body: "nothing has passed for as long as the route allows"},
 	clientGone:        {name: "client_gone", flags: telemetry.DC},
+	clientReset:       {name: "client_gone", flags: telemetry.DR},
 	slowBody:          {name: "slow_body", status: 408, flags: telemetry.SI},
 	slowRead:          {name: "slow_read", flags: telemetry.SI},
 	denied:            {name: "denied_by_policy", status: 502, flags: telemetry.NR, body: "the destination is not part of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY"},

@@ -213,7 +213,7 @@ func (x *exchange) accrued(failed, limited bool) {
 	a, t := x.member.Accrual, now()
 	probe := x.probe
 	x.probe, x.accruing = false, false
-	if x.outcome == clientGone {
+	if x.outcome == clientGone || x.outcome == clientReset {
 		x.probe = probe
 		x.unprobed()
 		return

@@ -424,6 +424,13 @@ func (c *Call) Ended() bool {
 	return c.reset != nil && !c.canceled
 }
 
+// WasReset says whether the peer reset the stream alone: the connection is there.
+func (c *Call) WasReset() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reset != nil && c.reset.Remote && !c.reset.Gone && !c.canceled
+}
+
 // Cancel ends the stream with code, and every wait with a *ResetError, and flushes. It may come from the goroutines that
 // use c, or any other before Release.
 func (c *Call) Cancel(code http2.Code) {
