@@ -157,18 +157,7 @@ func resetDifferences(t *testing.T) differences {
 			policies = append(policies, c)
 		}
 	}
-	virtual, routes := "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n", ""
-	for _, c := range policies {
-		virtual += fmt.Sprintf("  - match: [{uri: {prefix: /%s/}}]\n    route: [{destination: {host: web}}]\n", c.name)
-		if c.istio != "" {
-			virtual += "    " + c.istio + "\n"
-		}
-		policy := ""
-		if c.envoy != "" {
-			policy = fmt.Sprintf(", retry_policy: {%s, retry_back_off: {base_interval: 0.001s, max_interval: 0.01s}}", c.envoy)
-		}
-		routes += fmt.Sprintf("              - {match: {prefix: /%s/}, route: {cluster: app, timeout: 0s%s}}\n", c.name, policy)
-	}
+	virtual, routes := retryConfigs(policies, "")
 	e := newEnvoy(t, routes, "    typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}\n", at)
 	m := up(t, strings.Replace(service("web", "app: web"), "name: http,", "name: http2,", 1)+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+virtual, apps(at))
 	type scenario struct{ policy, script, method string }

@@ -124,6 +124,23 @@ var scripts = []string{
 	"plain14 200", "plain14 plain8 plain5", "refuse14 200", "refuse5 200",
 }
 
+// retryConfigs returns a VirtualService and Envoy's routes, with a path for each case; hosts is what Envoy's policies say of them.
+func retryConfigs(cases []retryCase, hosts string) (virtual, routes string) {
+	virtual = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n"
+	for _, c := range cases {
+		virtual += fmt.Sprintf("  - match: [{uri: {prefix: /%s/}}]\n    route: [{destination: {host: web}}]\n", c.name)
+		if c.istio != "" {
+			virtual += "    " + c.istio + "\n"
+		}
+		policy := ""
+		if c.envoy != "" {
+			policy = fmt.Sprintf(", retry_policy: {%s, retry_back_off: {base_interval: 0.001s, max_interval: 0.01s}%s}", c.envoy, hosts)
+		}
+		routes += fmt.Sprintf("              - {match: {prefix: /%s/}, route: {cluster: app, timeout: 0s%s}}\n", c.name, policy)
+	}
+	return virtual, routes
+}
+
 // TestRetriesAsEnvoy plays the application's scripts under each policy, through Envoy with Istio's configuration and through
 // us with the VirtualService: client's status, flags, and the attempts that the application sees must be the same.
 func TestRetriesAsEnvoy(t *testing.T) {
@@ -134,18 +151,7 @@ func retryDifferences(t *testing.T) differences {
 	t.Helper()
 	app := &script{seen: map[string]int{}}
 	at := listenVersions(t, app.ServeHTTP)
-	virtual, routes := "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n", ""
-	for _, c := range retryCases {
-		virtual += fmt.Sprintf("  - match: [{uri: {prefix: /%s/}}]\n    route: [{destination: {host: web}}]\n", c.name)
-		if c.istio != "" {
-			virtual += "    " + c.istio + "\n"
-		}
-		policy := ""
-		if c.envoy != "" {
-			policy = fmt.Sprintf(", retry_policy: {%s, retry_back_off: {base_interval: 0.001s, max_interval: 0.01s}, host_selection_retry_max_attempts: 5, retry_host_predicate: [{name: envoy.retry_host_predicates.previous_hosts, typed_config: {'@type': type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}]}", c.envoy)
-		}
-		routes += fmt.Sprintf("              - {match: {prefix: /%s/}, route: {cluster: app, timeout: 0s%s}}\n", c.name, policy)
-	}
+	virtual, routes := retryConfigs(retryCases, ", host_selection_retry_max_attempts: 5, retry_host_predicate: [{name: envoy.retry_host_predicates.previous_hosts, typed_config: {'@type': type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}]")
 	timed := "  - match: [{uri: {prefix: /timed/}}]\n    route: [{destination: {host: web}}]\n    timeout: 200ms\n    retries: {attempts: 5, retryOn: 5xx, perTryTimeout: 150ms, backoff: 1ms}\n"
 	virtual += timed + "  - route: [{destination: {host: web}}]\n"
 	routes += "              - {match: {prefix: /timed/}, route: {cluster: app, timeout: 0.2s, retry_policy: {num_retries: 5, retry_on: 5xx, per_try_timeout: 0.15s, retry_back_off: {base_interval: 0.001s, max_interval: 0.01s}}}}\n"

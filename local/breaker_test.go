@@ -102,19 +102,7 @@ func TestBreakerIsSeen(t *testing.T) {
 	names(f.Ready().Admin, "web@local web@web-v1-0 web@web-v1-1 web@web-v2")
 	names(metrics, "web")
 
-	misbehave := func(how string) {
-		t.Helper()
-		for _, instance := range []string{"web-v1-0", "web-v1-1", "web-v2-0"} {
-			r, err := http.Post(f.Ready().Admin+"/stand-ins/default/"+instance+"?"+how, "", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = r.Body.Close()
-			if r.StatusCode != http.StatusOK {
-				t.Fatalf("%s: %d", instance, r.StatusCode)
-			}
-		}
-	}
+	misbehave := func(how string) { t.Helper(); f.behave(how, "web-v1-0", "web-v1-1", "web-v2-0") }
 	get := func() (int, string) {
 		t.Helper()
 		r, err := f.client.Get("http://web/")

@@ -329,17 +329,6 @@ func TestDashboardAndTurbine(t *testing.T) {
 			defer clients[n].CloseIdleConnections()
 		}
 	}
-	behave := func(instance, how string) {
-		t.Helper()
-		r, err := http.Post(f.Ready().Admin+"/stand-ins/default/"+instance+"?"+how, "", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = r.Body.Close()
-		if r.StatusCode != http.StatusOK {
-			t.Fatalf("%s %s: %d", instance, how, r.StatusCode)
-		}
-	}
 	call := func(client, times int, host string) (reason string) {
 		t.Helper()
 		for range times {
@@ -372,16 +361,16 @@ func TestDashboardAndTurbine(t *testing.T) {
 
 	call(0, 300, "good")
 	call(1, 150, "good")
-	behave("pooled-0", "status=404")
+	f.behave("status=404", "pooled-0")
 	call(1, 5, "pooled")
-	behave("pooled-0", "delay=30ms")
+	f.behave("delay=30ms", "pooled-0")
 	call(1, 20, "pooled")
-	behave("half-0", "status=503")
-	behave("bad-0", "status=503")
+	f.behave("status=503", "half-0")
+	f.behave("status=503", "bad-0")
 	eventually("the breaker opens for one client", func() bool { return call(0, 30, "bad") == "fallback" && state(0, "bad", "open") })
 	call(0, 10, "bad")
 	eventually("another breaker opens", func() bool { return call(0, 5, "half") == "fallback" && event(0, "half", "short_circuited") > 0 })
-	behave("half-0", "delay=10m")
+	f.behave("delay=10m", "half-0")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var probing sync.WaitGroup
@@ -474,7 +463,7 @@ func TestDashboardAndTurbine(t *testing.T) {
 	}
 
 	cancel()
-	behave("half-0", "")
+	f.behave("", "half-0")
 	eventually("the breaker closes", func() bool { call(0, 1, "half"); return state(0, "half", "closed") })
 	eventually("the page shows how long answers took: 20 of 25 were 30 ms late", func() bool {
 		median, err := strconv.Atoi(p.show(admin.events())["CIRCUIT_pooled@front-v1-1"].value("latencyMedian"))

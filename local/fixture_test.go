@@ -182,6 +182,36 @@ func (f *fixture) until(what string, holds func() bool) {
 	}
 }
 
+// body fetches url.
+func (f *fixture) body(client *http.Client, url string) string {
+	f.t.Helper()
+	r, err := client.Get(url)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// behave has stand-ins answer as the query says, as usual where that is empty.
+func (f *fixture) behave(query string, instances ...string) {
+	f.t.Helper()
+	for _, instance := range instances {
+		r, err := http.Post(f.Ready().Admin+"/stand-ins/default/"+instance+"?"+query, "", nil)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		_ = r.Body.Close()
+		if r.StatusCode != http.StatusOK {
+			f.t.Fatalf("%s %s: %d", instance, query, r.StatusCode)
+		}
+	}
+}
+
 // traffic sends requests from several connections until the stop, and returns how many there were and what was not a 200.
 func (f *fixture) traffic(url string) (stop func() (sent int64, failed []string)) {
 	var sent atomic.Int64

@@ -1,7 +1,6 @@
 package local
 
 import (
-	"io"
 	"net/http"
 	"regexp"
 	"strings"
@@ -23,28 +22,7 @@ spec:
 		return map[string]string{"mesh.yaml": documents(webService, deployment("v1", 3, ""), strings.Replace(rule, "TIME", time, 1))}
 	}
 	f := run(t, Options{StandIns: true, NoPrometheus: true}, with("1h"))
-	ask := func(client *http.Client, url string) string {
-		t.Helper()
-		r, err := client.Get(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Body.Close()
-		text, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
-	page := func() string { t.Helper(); return ask(http.DefaultClient, f.Ready().Admin+"/") }
-	misbehave := func(instance, how string) {
-		t.Helper()
-		r, err := http.Post(f.Ready().Admin+"/stand-ins/default/"+instance+how, "", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = r.Body.Close()
-	}
+	page := func() string { t.Helper(); return f.body(http.DefaultClient, f.Ready().Admin+"/") }
 	left := regexp.MustCompile("<h2>Endpoints left out</h2>")
 	row := func(instance, why string) *regexp.Regexp {
 		return regexp.MustCompile(`<tr><td><code>` + instance + `</code> <code>\S+:\d+</code></td><td><span class="error">consecutive 5xx</span>` + why + `</td>` +
@@ -53,18 +31,17 @@ spec:
 	if text := page(); left.MatchString(text) || !regexp.MustCompile(`\d objects, unchanged since the start`).MatchString(text) {
 		t.Errorf("at first the page is\n%s", text)
 	}
-	misbehave("web-v1-0", "?status=503")
+	f.behave("status=503", "web-v1-0")
 	f.until("the page says that one is ejected", func() bool {
-		ask(f.client, "http://web/")
+		f.body(f.client, "http://web/")
 		return row("web-v1-0", "").MatchString(page())
 	})
-	misbehave("web-v1-1", "?status=503")
+	f.behave("status=503", "web-v1-1")
 	f.until("the page says that all are asked", func() bool {
-		ask(f.client, "http://web/")
+		f.body(f.client, "http://web/")
 		return row("web-v1-1", ` <span class="quiet">asked all the same: too few others are healthy \(minHealthPercent\)</span>`).MatchString(page())
 	})
-	misbehave("web-v1-0", "")
-	misbehave("web-v1-1", "")
+	f.behave("", "web-v1-0", "web-v1-1")
 	f.write("mesh.yaml", with("100ms")["mesh.yaml"])
 	f.until("nobody is left out", func() bool { return !left.MatchString(page()) })
 	if text := page(); !regexp.MustCompile(`changed 1 time since the start`).MatchString(text) {
