@@ -16,7 +16,7 @@ var wide = http1.Limits{Head: 1 << 20, Fields: 500, Field: 1 << 20, Line: 1 << 2
 // is refused nowhere on the way, and means the same at its end.
 func FuzzConversion(f *testing.F) {
 	for _, s := range []string{
-		"GET /a/%2e?b=c;d HTTP/1.1\r\nHost: a:80\r\nCookie: a=b; c=d\r\ncookie: e=f\r\nX-Name: v,  w\r\n\r\n",
+		"T / HTTP/1.1\r\nHost:a\r\nCookie:a=b; c=d\r\ncookie:\r\n\r\n", "GET /a/%2e?b=c;d HTTP/1.1\r\nHost: a:80\r\nCookie: a=b; c=d\r\ncookie: e=f\r\nX-Name: v,  w\r\n\r\n",
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nConnection: te, x\r\nX: y\r\nExpect: 100-continue\r\n\r\n",
 		"PUT * HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: [::1]:8\r\n\r\n",
 		"GET http://a:80 HTTP/1.1\r\nHost: a:80\r\nProxy-Authorization: x\r\nUpgrade: h2c\r\n\r\n",
@@ -83,7 +83,9 @@ func fields(h *message.Head) (list []string, cookies string) {
 		switch id, name, value := h.Field(i); {
 		case len(name) == 0 || id == message.ProxyAuthorization:
 		case message.EqualFold(name, "cookie"):
-			cookies += "; " + string(value)
+			if len(value) > 0 {
+				cookies += "; " + string(value)
+			}
 		default:
 			list = append(list, strings.ToLower(string(name))+": "+string(value))
 		}

@@ -225,7 +225,13 @@ func (c *Conn) cookie(r *message.Request, f *hpack.Field, k *reading) {
 		first, _ := r.Get(message.Cookie)
 		c.crumbs = append(c.crumbs, first...)
 	}
-	c.crumbs = append(append(c.crumbs, "; "...), f.Value...)
+	if len(f.Value) == 0 {
+		return // nothing, with a separator before it, would end in a space
+	}
+	if len(c.crumbs) > 0 {
+		c.crumbs = append(c.crumbs, "; "...)
+	}
+	c.crumbs = append(c.crumbs, f.Value...)
 }
 
 // contentLength takes a Content-Length.

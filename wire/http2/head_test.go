@@ -158,6 +158,7 @@ func TestRequestFacts(t *testing.T) {
 	f("capital scheme", flagEndStream, all, "GET|http|a|/||20|0", with(simple, ":scheme", "HTTP")...)
 	f("escaped and odd path", flagEndStream, all, "GET|http|a|//%2e/\xff\"|?|20|0", with(simple, ":path", "//%2e/\xff\"?")...)
 	f("one cookie", flagEndStream, all, "GET|http|a|/||20|0 cookie=a=b c=d", with(simple, "cookie", "a=b", "c", "d")...)
+	f("cookie crumbs without anything", flagEndStream, all, "GET|http|a|/||20|0 cookie=a=b; c", with(simple, "cookie", "", "cookie", "a=b", "cookie", "", "cookie", "c", "cookie", "")...)
 	f("cookie crumbs", flagEndStream, all, "GET|http|a|/||20|0 cookie=a=b; c=d; e x=y", with(simple, "cookie", "a=b", "cookie", "c=d", "x", "y", "cookie", "e")...)
 	f("settings of an upgrade", flagEndStream, all, "GET|http|a|/||20|0", with(simple, "http2-settings", "abc")...)
 	f("values", flagEndStream, all, "GET|http|a|/||20|0 a= b=c \t d d=\xc3\xa9", with(simple, "a", "", "b", "c \t d", "d", "\xc3\xa9")...)
