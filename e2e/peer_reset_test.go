@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -160,35 +159,24 @@ func resetDifferences(t *testing.T) differences {
 	virtual, routes := retryConfigs(policies, "")
 	e := newEnvoy(t, routes, "    typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}\n", at)
 	m := up(t, strings.Replace(service("web", "app: web"), "name: http,", "name: http2,", 1)+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+virtual, apps(at))
-	type scenario struct{ policy, script, method string }
-	var all []scenario
+	var all []retryScenario
 	for _, c := range policies {
 		for _, s := range []string{
 			"refused 200", "refused", "refused refused 503 200", "refused cancel 200", "cancel 200", "internal 200", "calm", "none 200", "protocol 200", "protocol",
 			"503 refused 200", "head+internal", "head+refused 200", "body+cancel", "body+refused", "body+protocol",
 		} {
-			all = append(all, scenario{c.name, s, "GET"}, scenario{c.name, s, "PUT"})
+			all = append(all, retryScenario{c.name, s, "GET"}, retryScenario{c.name, s, "PUT"})
 			if c.istio != "" {
-				all = append(all, scenario{c.name, s, "POST"})
+				all = append(all, retryScenario{c.name, s, "POST"})
 			}
 		}
 	}
-	name := func(i int) string { return "s" + strconv.Itoa(i) }
 	run := func(address string) []string {
 		app.reset()
 		c := plain(address)
 		var got []string
 		for i, s := range all {
-			r, err := http.NewRequest(s.method, "http://web/"+s.policy+"/", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if s.method != "GET" {
-				r.Body, r.ContentLength = io.NopCloser(strings.NewReader("body")), 4
-			}
-			r.Header.Set("x-scenario", name(i))
-			r.Header.Set("x-script", s.script)
-			res, err := c.Do(r)
+			res, err := c.Do(s.request(t, i, "body"))
 			if err != nil {
 				t.Fatalf("%v: %v", s, err)
 			}
@@ -197,22 +185,11 @@ func resetDifferences(t *testing.T) differences {
 			}
 			_, err = io.Copy(io.Discard, res.Body)
 			_ = res.Body.Close()
-			got = append(got, fmt.Sprintf("%d, whole %t, after %d", res.StatusCode, err == nil, app.attempts(name(i))))
+			got = append(got, fmt.Sprintf("%d, whole %t, after %d", res.StatusCode, err == nil, app.attempts(scenarioName(i))))
 		}
 		return got
 	}
-	theirs := run(e.address)
-	flags := e.accesses(len(all))
-	ours := run(m.ready.Proxy)
-	differ := differences{}
-	tally := map[string]int{}
-	for i, s := range all {
-		if ours[i] != theirs[i] {
-			differ.note(fmt.Sprint(s), "we answer %s, Envoy %s (%s)", ours[i], theirs[i], flags[name(i)])
-		}
-		tally[flags[name(i)]]++
-	}
-	compareFlags(m, tally, differ)
+	differ, tally := compareRuns(m, e, all, run)
 	t.Logf("%d scenarios with %v", len(all), tally)
 	return differ
 }

@@ -158,36 +158,27 @@ func retryDifferences(t *testing.T) differences {
 	e := newEnvoy(t, routes, "", at)
 	m := up(t, service("web", "app: web")+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+virtual, apps(at))
 
-	type scenario struct{ policy, script, method string }
-	var all []scenario
+	var all []retryScenario
 	for _, c := range retryCases {
 		for _, s := range scripts {
 			for _, method := range []string{"GET", "PUT"} {
-				all = append(all, scenario{c.name, s, method})
+				all = append(all, retryScenario{c.name, s, method})
 			}
 		}
 		if strings.HasPrefix(c.name, "try") {
-			all = append(all, scenario{c.name, "hang 200", "GET"}, scenario{c.name, "hang", "PUT"})
+			all = append(all, retryScenario{c.name, "hang 200", "GET"}, retryScenario{c.name, "hang", "PUT"})
 		}
 		if c.istio != "" { // what the configuration names itself, it gets for POST, too
-			all = append(all, scenario{c.name, "503 200", "POST"}, scenario{c.name, "reset 200", "POST"})
+			all = append(all, retryScenario{c.name, "503 200", "POST"}, retryScenario{c.name, "reset 200", "POST"})
 		}
 	}
-	all = append(all, scenario{"timed", "hang 200", "GET"}, scenario{"timed", "hang", "GET"})
-	name := func(i int) string { return fmt.Sprintf("s%d", i) }
-	run := func(c *http.Client) []string {
+	all = append(all, retryScenario{"timed", "hang 200", "GET"}, retryScenario{"timed", "hang", "GET"})
+	run := func(address string) []string {
 		app.reset()
+		c := plain(address)
 		var got []string
 		for i, s := range all {
-			r, err := http.NewRequest(s.method, "http://web/"+s.policy+"/", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if s.method != "GET" {
-				r.Body, r.ContentLength = io.NopCloser(strings.NewReader(strings.Repeat("x", 20_000))), 20_000
-			}
-			r.Header.Set("x-scenario", name(i))
-			r.Header.Set("x-script", s.script)
+			r := s.request(t, i, strings.Repeat("x", 20_000))
 			if strings.HasPrefix(s.script, "grpc") {
 				r.Header.Set("content-type", "application/grpc")
 			}
@@ -197,24 +188,52 @@ func retryDifferences(t *testing.T) differences {
 			}
 			_, _ = io.Copy(io.Discard, res.Body)
 			_ = res.Body.Close()
-			got = append(got, fmt.Sprintf("%d grpc %q after %d", res.StatusCode, res.Header.Get("grpc-status"), app.attempts(name(i))))
+			got = append(got, fmt.Sprintf("%d grpc %q after %d", res.StatusCode, res.Header.Get("grpc-status"), app.attempts(scenarioName(i))))
 		}
 		return got
 	}
-	theirs := run(plain(e.address))
-	flags := e.accesses(len(all))
-	ours := run(plain(m.ready.Proxy))
-	differ := differences{}
-	tally := map[string]int{}
-	for i, s := range all {
-		if ours[i] != theirs[i] {
-			differ.note(fmt.Sprint(s), "we answer %s, Envoy %s (%s)", ours[i], theirs[i], flags[name(i)])
-		}
-		tally[flags[name(i)]]++
-	}
-	compareFlags(m, tally, differ)
+	differ, _ := compareRuns(m, e, all, run)
 	t.Logf("%d scenarios", len(all))
 	return differ
+}
+
+// retryScenario is a request under a policy, and what the application does with each attempt.
+type retryScenario struct{ policy, script, method string }
+
+func scenarioName(i int) string { return fmt.Sprintf("s%d", i) }
+
+// request is that of the i-th scenario, with a body where it has one.
+func (s retryScenario) request(t *testing.T, i int, body string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequest(s.method, "http://web/"+s.policy+"/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.method != "GET" {
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+	}
+	r.Header.Set("x-scenario", scenarioName(i))
+	r.Header.Set("x-script", s.script)
+	return r
+}
+
+// compareRuns compares what run sees through Envoy and through us, scenario by scenario, and how often each status was recorded
+// with each flags, which it returns.
+func compareRuns(m *mesh, e *envoy, all []retryScenario, run func(address string) []string) (differ differences, tally map[string]int) {
+	m.t.Helper()
+	theirs := run(e.address)
+	flags := e.accesses(len(all))
+	ours := run(m.ready.Proxy)
+	differ, tally = differences{}, map[string]int{}
+	for i, s := range all {
+		f := flags[scenarioName(i)]
+		if ours[i] != theirs[i] {
+			differ.note(fmt.Sprint(s), "we answer %s, Envoy %s (%s)", ours[i], theirs[i], f)
+		}
+		tally[f]++
+	}
+	compareFlags(m, tally, differ)
+	return differ, tally
 }
 
 // compareFlags compares how often each status was recorded with each flags.
