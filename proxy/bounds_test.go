@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,6 +24,7 @@ func held() int64 {
 
 // peak watches the heap while f runs, and returns by how much it grew at most.
 func peak(f func()) int64 {
+	defer debug.SetGCPercent(debug.SetGCPercent(20)) // garbage is not to count
 	base := held()
 	var top atomic.Int64
 	stop, done := make(chan struct{}), make(chan struct{})
@@ -168,11 +170,13 @@ func TestSlowReadersHoldLittle(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	per := (held() - before) / clients
+	// What is still on its way into the sockets takes and gives back buffers: what counts is what rests.
+	var per int64
+	eventually(t, "at most 128 KiB for each client that does not read", func() bool {
+		per = (held() - before) / clients
+		return per <= 128<<10
+	})
 	t.Logf("%d KiB for each client that does not read (its own side and the application's included)", per>>10)
-	if per > 128<<10 {
-		t.Errorf("%d bytes for each client that does not read", per)
-	}
 	for _, c := range all {
 		_ = c.Close()
 	}
@@ -212,11 +216,12 @@ func TestIdleConnectionsHoldLittle(t *testing.T) {
 		conns[i] = c
 	}
 	eventually(t, "all connections", func() bool { return p.conns.count() == int64(n)+1 })
-	per := (held() - before) / int64(n)
+	var per int64
+	eventually(t, "at most 10 KiB for each idle connection", func() bool {
+		per = (held() - before) / int64(n)
+		return per <= 10<<10
+	})
 	t.Logf("%d bytes for each of %d idle connections (the client's side in this process included)", per, n)
-	if per > 10<<10 {
-		t.Errorf("%d bytes for each idle connection, more than 10 KiB", per)
-	}
 }
 
 // Connections beyond the limit are closed at once, and room that comes back is used.
