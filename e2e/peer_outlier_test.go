@@ -15,7 +15,7 @@ import (
 // ward is a set of applications of which some are ill.
 type ward struct {
 	at    []string
-	ill   []atomic.Value // "" where one is well, or what it does: a status, "reset", or "cut", a quarter of an answer
+	ill   []atomic.Value // "" where one is well, or what it does: a status, "reset", "half", a part of a head, or "cut", a quarter of an answer
 	asked []atomic.Int64
 }
 
@@ -28,12 +28,16 @@ func newWard(t *testing.T, n int) *ward {
 			rw.Header().Set("x-host", strconv.Itoa(i))
 			switch ill := w.ill[i].Load().(string); ill {
 			case "":
-			case "reset":
+			case "reset", "half":
 				c, _, err := http.NewResponseController(rw).Hijack()
 				if err != nil {
 					panic(err)
 				}
-				_ = c.(*net.TCPConn).SetLinger(0)
+				if ill == "half" {
+					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Le")
+				} else {
+					_ = c.(*net.TCPConn).SetLinger(0)
+				}
 				_ = c.Close()
 			case "cut": // after so much that its beginning is at the client
 				rw.Header().Set("Content-Length", strconv.Itoa(1<<20))
@@ -161,6 +165,9 @@ spec:
 	f(5, 100, 2, "reset", five, envoy5, forLong)
 	f(5, 100, 2, "reset", gateway, envoyGateway, forLong)
 	f(5, 100, 2, "reset", split, envoySplit, forLong)
+	f(5, 100, 2, "half", five, envoy5, forLong)
+	f(5, 100, 2, "half", gateway, envoyGateway, forLong)
+	f(5, 100, 2, "half", split, envoySplit, forLong)
 	f(5, 100, 2, "503", split, envoySplit, forLong)
 	f(5, 100, 2, "404", five, envoy5, forLong)
 	f(5, 100, 2, "cut", "consecutive5xxErrors: 1", "consecutive_5xx: 1", forLong)

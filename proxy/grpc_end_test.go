@@ -44,7 +44,7 @@ func TestGRPCEndsWithinAnswers(t *testing.T) {
 					t.Errorf("got %q, %v, %v", body, err, res.Trailer)
 				}
 				flags := flags
-				if flags == "UC" && app == 2 {
+				if flags == "UPE" && app == 2 {
 					flags = "UR" // the stream ends, its connection stays
 				}
 				eventually(t, "the record", func() bool {
@@ -57,5 +57,5 @@ func TestGRPCEndsWithinAnswers(t *testing.T) {
 	wait := func(r *http.Request) { <-r.Context().Done() }
 	f("the client's deadline", "200m", 0, wait, "4", "the deadline that the client set has passed", "UT")
 	f("the route's timeout", "", 200*time.Millisecond, wait, "14", "upstream request timeout", "UT")
-	f("the server", "", 0, func(*http.Request) { panic(http.ErrAbortHandler) }, "14", "upstream connect error or disconnect/reset within the response", "UC")
+	f("the server", "", 0, func(*http.Request) { panic(http.ErrAbortHandler) }, "14", "upstream connect error or disconnect/reset within the response", "UPE")
 }

@@ -18,6 +18,7 @@ const (
 	upstreamConnect
 	upstreamReset
 	streamReset // upstream_reset to users, but by Envoy's flag: the stream alone, the connection is there
+	upstreamCut // upstream_reset to users, but by Envoy's status and flag: the end came within an answer of HTTP/1
 	upstreamProtocol
 	upstreamTimeout
 	routeTimeout
@@ -60,6 +61,7 @@ var endings = [outcomeCount]ending{
 	upstreamConnect:   {name: "upstream_connect", status: 503, flags: telemetry.UF, body: "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"},
 	upstreamReset:     {name: "upstream_reset", status: 503, flags: telemetry.UC, body: "upstream connect error or disconnect/reset before headers. reset reason: connection termination"},
 	streamReset:       {name: "upstream_reset", status: 503, flags: telemetry.UR, body: "upstream connect error or disconnect/reset before headers. reset reason: remote reset"},
+	upstreamCut:       {name: "upstream_reset", status: 502, flags: telemetry.UPE, body: "upstream connect error or disconnect/reset before headers. reset reason: connection termination"},
 	upstreamProtocol:  {name: "upstream_protocol", status: 502, flags: telemetry.UPE, body: "upstream connect error or disconnect/reset before headers. reset reason: protocol error"},
 	upstreamTimeout:   {name: "upstream_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},
 	routeTimeout:      {name: "route_timeout", status: 504, flags: telemetry.UT, body: "upstream request timeout"},
@@ -86,6 +88,15 @@ var endings = [outcomeCount]ending{
 func (o outcome) late() bool {
 	switch o {
 	case upstreamTimeout, routeTimeout, clientDeadline, breakerTimeout, idleTimeout:
+		return true
+	}
+	return false
+}
+
+// brokeOff says that an outcome is an endpoint's having gone back on an exchange that it had taken.
+func (o outcome) brokeOff() bool {
+	switch o {
+	case upstreamReset, streamReset, upstreamCut, upstreamProtocol:
 		return true
 	}
 	return false

@@ -152,7 +152,7 @@ func (x *exchange) release(t int64) {
 		end = x.breaker.Errors.HTTP(x.status)
 	case x.outcome.late():
 		end = breaker.TimedOut
-	case x.outcome == upstreamReset || x.outcome == streamReset || x.outcome == upstreamProtocol:
+	case x.outcome.brokeOff():
 		end = breaker.Failed
 	}
 	x.ticket.Finish(end, t)
@@ -182,7 +182,7 @@ func (x *exchange) judge(v verdict) {
 		}
 	case f.outcome.late():
 		c = m.Outlier.TimedOut(now())
-	case f.outcome == upstreamConnect || f.outcome == streamReset || f.fate == unknown && (f.outcome == upstreamReset || f.outcome == upstreamProtocol):
+	case f.outcome == upstreamConnect || f.outcome == streamReset || f.fate == unknown && f.outcome.brokeOff():
 		c = m.Outlier.Failed(now())
 	}
 	x.target.cluster.Health.Tell(c)

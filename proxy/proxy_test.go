@@ -150,7 +150,7 @@ func TestResponses(t *testing.T) {
 	f("length and chunked", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "GET", "502", endings[upstreamProtocol].body)
 	f("garbage", "nonsense\r\n\r\n", "GET", "502", endings[upstreamProtocol].body)
 	f("nothing", "", "GET", "503", endings[upstreamReset].body)
-	f("half a head", "HTTP/1.1 200 OK\r\nContent-", "GET", "503", endings[upstreamReset].body)
+	f("half a head", "HTTP/1.1 200 OK\r\nContent-", "GET", "502", endings[upstreamCut].body)
 }
 
 func TestInterimResponses(t *testing.T) {

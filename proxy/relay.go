@@ -89,15 +89,15 @@ func grpcStatus(h *message.Head) int {
 	return telemetry.ParseGRPCStatus(v)
 }
 
-// lost notes that the endpoint went away before its final head was there.
-func (x *exchange) lost(err error) verdict {
+// lost notes that a wait for the endpoint's final head ended with err, which is o unless it was this side that ended it.
+func (x *exchange) lost(err error, o outcome) verdict {
 	if v, stopped := x.broke(err); stopped {
 		return v
 	}
-	return x.fail(blame(err), unknown)
+	return x.fail(o, unknown)
 }
 
-// blame tells an endpoint that breaks the protocol from one that goes away, and from one that resets the stream.
+// blame tells, of HTTP/2, an endpoint that breaks the protocol from one that goes away, and from one that resets the stream.
 func blame(err error) outcome {
 	reset := (*mux.ResetError)(nil)
 	switch {
@@ -155,9 +155,14 @@ func (x *exchange) broken(err error) {
 	if x.ended(err) {
 		return
 	}
-	o := blame(err)
-	if bad := (*http1.Error)(nil); errors.As(err, &bad) {
+	o, bad := upstreamCut, (*http1.Error)(nil)
+	switch {
+	case errors.As(err, &bad):
 		o = upstreamProtocol
+	case x.call != nil:
+		o = blame(err)
+	case x.back.untilClose:
+		o = upstreamReset // no parser misses anything
 	}
 	if o == upstreamProtocol {
 		x.conn.proxy.log.Warn("malformed response body", "peer", x.where(), "reason", err)

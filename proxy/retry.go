@@ -114,10 +114,10 @@ func (r *retries) wants(x *exchange, v verdict) bool {
 		return r.wantsAnswer(&x.res)
 	}
 	anyReset := on5xx | onGatewayError | onReset
-	switch x.failure.outcome {
-	case upstreamConnect:
+	switch o := x.failure.outcome; {
+	case o == upstreamConnect:
 		return r.on&(anyReset|onConnectFailure|onResetBeforeRequest) != 0
-	case upstreamReset, streamReset, upstreamProtocol:
+	case o.brokeOff():
 		switch x.failure.fate {
 		case unsent:
 			return r.on&(anyReset|onResetBeforeRequest) != 0
@@ -125,7 +125,7 @@ func (r *retries) wants(x *exchange, v verdict) bool {
 			return r.on&(anyReset|onRefusedStream) != 0
 		}
 		return r.on&anyReset != 0
-	case upstreamTimeout:
+	case o == upstreamTimeout:
 		return r.on&(anyReset|onTimeout) != 0
 	}
 	return false

@@ -240,7 +240,7 @@ func (x *exchange) head1() verdict {
 		if n == 0 {
 			from = x.answer.Len()
 			if err := x.up.More(x.answer); err != nil {
-				return x.lost(err)
+				return x.lost(err, upstreamCut)
 			}
 			continue
 		}
@@ -258,7 +258,7 @@ func (x *exchange) head1() verdict {
 		}
 		if x.answer.Len() == 0 {
 			if err := x.refill(); err != nil {
-				return x.lost(err)
+				return x.lost(err, upstreamReset)
 			}
 		}
 	}
@@ -271,7 +271,7 @@ func (x *exchange) head2() verdict {
 			return over
 		}
 		if err := x.call.Head(&x.res); err != nil {
-			return x.lost(err)
+			return x.lost(err, blame(err))
 		}
 	}
 	return x.agreed()
