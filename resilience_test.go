@@ -26,7 +26,7 @@ func TestResilienceExamples(t *testing.T) {
 			t.Errorf("%s:%d: %d objects, %v", page, b.line, len(f.Objects), f.Findings)
 			continue
 		}
-		mesh, findings := compile.New(append(slices.Clone(shop.Objects), f.Objects...), compile.Options{})
+		mesh, findings := compile.New(append(slices.Clone(shop.Objects), f.Objects...), compile.Options{ExecProbes: true})
 		for _, w := range findings {
 			if w.File == page {
 				t.Errorf("%s:%d: %s", page, b.line, w)

@@ -65,6 +65,7 @@ Addresses are those that up gives; where no --app says otherwise, every applicat
 	f.StringVar(&workload, "workload", "", "whose snapshot: NAMESPACE/NAME[/INSTANCE]")
 	f.StringArrayVar(&apps, "app", nil, "where an application runs: [NAMESPACE/]WORKLOAD[:PORT]=HOST:PORT[,HOST:PORT]; may be repeated")
 	f.StringVar(&locality, "locality", "", "where the client is: REGION/ZONE/SUBZONE")
+	f.BoolVar(&options.ExecProbes, "allow-exec-probes", false, "keep probes that are commands; outrider-proxy run needs the flag too to run them")
 	f.IntVar(&options.MaxReplicas, "max-replicas", 3, "most instances of one workload")
 	f.StringVar(&options.Proxy, "proxy", local.DefaultProxy, "address of the client's HTTP proxy")
 	return cmd

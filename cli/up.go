@@ -121,6 +121,7 @@ With a COMMAND, it runs once the mesh is ready, with HTTP_PROXY set to the clien
 	f := cmd.Flags()
 	f.BoolVar(&r.options.StandIns, "stand-ins", false, "let built-in applications play the workloads whose application does not run here")
 	f.StringArrayVar(&apps, "app", nil, "where an application runs already: [NAMESPACE/]WORKLOAD[:PORT]=HOST:PORT[,HOST:PORT]; may be repeated")
+	f.BoolVar(&r.options.ExecProbes, "allow-exec-probes", false, "let sidecars run the commands of WorkloadGroups' probes on this machine, as you: for files that you trust")
 	f.IntVar(&r.options.MaxReplicas, "max-replicas", 3, "most instances of one workload")
 	f.BoolVar(&r.options.NoPrometheus, "no-prometheus", false, "leave the embedded Prometheus out")
 	limits := flag.NewFlagSet("limits", flag.ContinueOnError)

@@ -63,6 +63,7 @@ var (
 	limitService   = ID{"OR2066", "", "the service that a RateLimit shares its count through cannot be asked, or not over gRPC"}
 	badLogFormat   = ID{"OR2075", "", "a part of the access log's format has no meaning here; it is written as it is"}
 	unknownGroup   = ID{"OR2070", "", "a WorkloadEntry belongs to a WorkloadGroup that is not there"}
+	probeCommand   = ID{"OR2071", "", "a WorkloadGroup's probe is a command, and commands were not allowed"}
 	wrongPort      = ID{"OR2040", "", "a route's kind does not fit the port's protocol; it has no effect there"}
 )
 
@@ -75,6 +76,6 @@ func IDs() []ID {
 		noAction, noWeight, serverLeftOut, badValue, groupMissing, outsideMesh, differently,
 		secretMissing, badSecret, serverConflict, sidecarTwice, sidecarOverlap, wrongPort, emptyListener, unfit,
 		delegateGone, delegateClash, noRoot, limitSurprise, neverEjects, ineffective, breakerTarget, breakerTwice, breakerLoop, limitTarget, limitService,
-		unknownGroup, badLogFormat,
+		unknownGroup, badLogFormat, probeCommand,
 	}
 }

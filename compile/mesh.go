@@ -31,6 +31,8 @@ type Options struct {
 	Domain string
 	// Locality is where the built-in client workload default/local runs.
 	Locality model.Locality
+	// ExecProbes says that the sidecars may run probes that are commands. Without it they are left out, with a finding.
+	ExecProbes bool
 }
 
 // Mesh is what a set of objects means, resolved together. It is safe for concurrent use.

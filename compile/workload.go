@@ -51,7 +51,7 @@ func (m *Mesh) readWorkloads(objects []*config.Object, r *report) {
 	for _, o := range objects {
 		owned[o.Kind+" "+key(o.Namespace, o.Name)] = true
 	}
-	groups := readGroups(objects, r)
+	groups := readGroups(objects, m.options.ExecProbes, r)
 	m.workloads = map[string]*workload{}
 	for _, o := range objects {
 		w := m.workload(o, owned, groups, r)

@@ -48,7 +48,7 @@ type groups struct {
 	entries map[*config.Object]*group
 }
 
-func readGroups(objects []*config.Object, r *report) *groups {
+func readGroups(objects []*config.Object, commands bool, r *report) *groups {
 	g := &groups{entries: map[*config.Object]*group{}}
 	for _, o := range objects {
 		if spec, ok := o.Spec.(*networking.WorkloadGroup); ok {
@@ -58,7 +58,7 @@ func readGroups(objects []*config.Object, r *report) *groups {
 				labels = map[string]string{}
 			}
 			maps.Copy(labels, spec.Metadata.GetLabels())
-			g.all = append(g.all, &group{object: o, spec: spec, labels: labels, probe: probeOf(o, spec.Probe, r)})
+			g.all = append(g.all, &group{object: o, spec: spec, labels: labels, probe: probeOf(o, spec.Probe, commands, r)})
 		}
 	}
 	for _, o := range objects {
@@ -193,8 +193,8 @@ func (w *workload) watch(g *group) {
 }
 
 // probeOf reads a probe, with the defaults of Istio's API; nil without one, and where nobody would ask. Its Address is as
-// written.
-func probeOf(o *config.Object, p *networking.ReadinessProbe, r *report) *model.Probe {
+// written. commands says that one that is a command may be run.
+func probeOf(o *config.Object, p *networking.ReadinessProbe, commands bool, r *report) *model.Probe {
 	if p == nil {
 		return nil
 	}
@@ -218,9 +218,14 @@ func probeOf(o *config.Object, p *networking.ReadinessProbe, r *report) *model.P
 		out.Address = authority(cmp.Or(q.TcpSocket.Host, localhost), int(q.TcpSocket.Port))
 	case *networking.ReadinessProbe_Grpc:
 		out.Address, out.GRPC = authority(localhost, int(q.Grpc.Port)), &model.GRPCProbe{Service: q.Grpc.Service}
-	default:
-		r.warn(o, noEffect, "spec.probe.exec", "use httpGet, tcpSocket or grpc",
-			"exec has no effect: commands out of objects are never run; the workloads of the group count as ready")
+	case *networking.ReadinessProbe_Exec:
+		if !commands {
+			r.warn(o, probeCommand, "spec.probe.exec", "allow it by --allow-exec-probes (up, compile, outrider-proxy run), or use httpGet, tcpSocket or grpc",
+				"the command is not run: commands out of objects run only where they were allowed; the workloads of the group count as ready")
+			return nil
+		}
+		out.Exec = &model.ExecProbe{Command: q.Exec.Command}
+	default: // config refuses it
 		return nil
 	}
 	return out
@@ -237,6 +242,9 @@ func (w *workload) probeAt(x *Instance) *model.Probe {
 		return nil
 	}
 	out := *w.Probe
+	if out.Exec != nil {
+		return &out
+	}
 	colon := strings.LastIndexByte(out.Address, ':')
 	host := strings.Trim(out.Address[:colon], "[]")
 	number, _ := strconv.Atoi(out.Address[colon+1:])

@@ -39,7 +39,7 @@ spec: {address: "` + address + `"}
 	if len(f.Findings) > 0 {
 		t.Fatal(f.Findings)
 	}
-	m, findings := New(f.Objects, Options{})
+	m, findings := New(f.Objects, Options{ExecProbes: true})
 	for _, f := range findings {
 		if f.Severity != config.Info {
 			t.Error(f)
@@ -86,6 +86,29 @@ func TestProbeOfASnapshot(t *testing.T) {
 	f("grpc: {port: 8080, service: a.B}", &model.Probe{
 		Address: "127.0.0.1:9999", GRPC: &model.GRPCProbe{Service: "a.B"}, Period: 10 * second, Timeout: second, Successes: 1, Failures: 3,
 	})
+}
+
+// TestProbeThatIsACommand is kept as it is, whatever plays the application, and only where commands are allowed.
+func TestProbeThatIsACommand(t *testing.T) {
+	m := groupMesh(t, "timeoutSeconds: 2, exec: {command: [/opt/check, '-v', '']}", "192.0.2.1")
+	x := vmAt(m, served(8080, "192.0.2.1:8080"))
+	for _, x.StandIn = range []bool{false, true} {
+		got := probeIn(t, m, x)
+		if want := (&model.Probe{
+			Exec: &model.ExecProbe{Command: []string{"/opt/check", "-v", ""}}, Period: model.Duration(10 * time.Second), Timeout: model.Duration(2 * time.Second), Successes: 1, Failures: 3,
+		}); !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	files := config.Decode("vm.yaml", []byte(`apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: vm}
+spec: {template: {}, probe: {exec: {command: [/opt/check]}}}
+`))
+	m, findings := New(files.Objects, Options{})
+	if len(findings) != 1 || findings[0].ID != probeCommand.ID || m.Templates()[0].Probe != nil {
+		t.Errorf("not allowed: %v, probe %v", findings, m.Templates()[0].Probe)
+	}
 }
 
 func TestWhereAProbeGoes(t *testing.T) {

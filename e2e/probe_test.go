@@ -2,11 +2,14 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,4 +295,124 @@ spec: {selector: {app: %[1]s}, ports: [{name: %[2]s, port: 80, targetPort: 8080}
 		m.await(name+" is ready again", func() bool { return m.get("http://"+name+"/").Status == 200 })
 	}
 	m.await("bytes is ready", func() bool { return m.says("bytes", "outrider_probe_ready 1") })
+}
+
+// flagged is a machine's WorkloadGroup, named name, whose probe is the command; vm is what answers for it.
+func flagged(t *testing.T, name string, vm *machine, command ...string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(vm.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := json.Marshal(command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf(`---
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: %[1]s}
+spec:
+  metadata: {labels: {app: web}}
+  template: {ports: {http: %[2]s}}
+  probe: {periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1, exec: {command: %[3]s}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: %[1]s-127.0.0.1}
+spec: {address: 127.0.0.1}
+`, name, port, list)
+}
+
+const flaggedService = `---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web}
+spec:
+  hosts: [web.example.com]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  workloadSelector: {labels: {app: web}}
+  ports: [{number: 80, name: http, protocol: HTTP}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web}
+spec: {host: web.example.com, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}
+`
+
+// TestProbesThatAreCommands has machines that are ready while a file is there, as test(1) sees it, and one whose program is
+// not installed.
+func TestProbesThatAreCommands(t *testing.T) {
+	vms := machines(t, meshtest.Address(t), meshtest.Address(t), meshtest.Address(t))
+	flags := []string{filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")}
+	raise := func(i int) {
+		t.Helper()
+		if err := os.WriteFile(flags[i], nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raise(0)
+	raise(1)
+	m := up(t, flaggedService+flagged(t, "one", vms[0], "test", "-f", flags[0])+
+		flagged(t, "two", vms[1], "/bin/sh", "-c", `test -f "$1" || { echo "$1 is gone"; exit 3; }`, "sh", flags[1])+
+		flagged(t, "three", vms[2], "/nowhere/check"), func(o *local.Options) {
+		o.StandIns, o.ExecProbes = false, true
+	})
+	web := func() string {
+		a := m.get("http://web.example.com/")
+		if a.Status != 200 {
+			return fmt.Sprint(a.Status, " ", a.Header.Get("x-outrider-reason"))
+		}
+		return a.Text
+	}
+	m.await("both are asked", func() bool { web(); return vms[0].asked.Load() > 0 && vms[1].asked.Load() > 0 })
+	m.await("people are told what is missing", func() bool {
+		return strings.Contains(m.talk.String(), "default/three-127.0.0.1/three-127.0.0.1 gets no requests: it fails its probe: command /nowhere/check: there is no such program, or not the interpreter that its first line names; install it on the sidecar's machine\n")
+	})
+
+	stop := m.traffic("http://web.example.com/")
+	if err := os.Remove(flags[1]); err != nil {
+		t.Fatal(err)
+	}
+	m.await("two of three are left out", func() bool { return m.total("outrider_endpoint_ejected", unreadyOnes) == 2 })
+	if sent, failed := stop(); sent == 0 || len(failed) > 0 {
+		t.Errorf("%d of %d requests failed: %q", len(failed), sent, failed[:min(len(failed), 5)])
+	}
+	m.await("people are told why", func() bool {
+		return strings.Contains(m.talk.String(), "default/two-127.0.0.1/two-127.0.0.1 gets no requests: it fails its probe: command /bin/sh: exit code 3: "+flags[1]+" is gone\n")
+	})
+	m.await("its own metrics say so", func() bool { return m.says("two-127.0.0.1", "outrider_probe_ready 0") })
+	left := vms[1].asked.Load()
+	for range 20 {
+		if got := web(); got != vms[0].at {
+			t.Fatalf("while the second is not ready: %s", got)
+		}
+	}
+	raise(1)
+	m.await("the second is asked again", func() bool { web(); return vms[1].asked.Load() > left })
+	if n := vms[2].asked.Load(); n != 0 {
+		t.Errorf("the one whose program is missing was asked %d times", n)
+	}
+}
+
+// TestCommandsAreNotRunUnasked runs no command where nobody has allowed it: who reads the files may not be who wrote them.
+func TestCommandsAreNotRunUnasked(t *testing.T) {
+	vms := machines(t, meshtest.Address(t))
+	trace := filepath.Join(t.TempDir(), "trace")
+	m := up(t, flaggedService+flagged(t, "one", vms[0], "/bin/sh", "-c", `echo >"$1"; exit 1`, "sh", trace), func(o *local.Options) { o.StandIns = false })
+	for range 10 {
+		if a := m.get("http://web.example.com/"); a.Status != 200 {
+			t.Fatalf("%d %s", a.Status, a.Text)
+		}
+	}
+	if text := m.exposition("one-127.0.0.1"); strings.Contains(text, "outrider_probe_") {
+		t.Errorf("it is probed:\n%s", text)
+	}
+	if _, err := os.Stat(trace); err == nil {
+		t.Error("the command was run")
+	}
+	if !strings.Contains(m.talk.String(), "spec.probe.exec: the command is not run: ") || !strings.Contains(m.talk.String(), "allow it by --allow-exec-probes") {
+		t.Error("nobody is told")
+	}
 }

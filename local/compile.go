@@ -23,7 +23,7 @@ func Compile(objects []*config.Object, o Options, workload string) (*model.Snaps
 	if err != nil {
 		return nil, nil, err
 	}
-	mesh, findings := compile.New(objects, compile.Options{MeshConfig: o.MeshConfig, Locality: o.Locality})
+	mesh, findings := compile.New(objects, compile.Options{MeshConfig: o.MeshConfig, Locality: o.Locality, ExecProbes: o.ExecProbes})
 	templates := mesh.Templates()
 	for i := range o.Apps {
 		if err := o.Apps[i].fits(templates); err != nil {

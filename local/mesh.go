@@ -109,7 +109,7 @@ func (m *Mesh) start(ctx context.Context) (err error) {
 		}
 	}
 	m.plane = control.New(control.Options{
-		Compile: compile.Options{MeshConfig: m.o.MeshConfig, Locality: m.o.Locality},
+		Compile: compile.Options{MeshConfig: m.o.MeshConfig, Locality: m.o.Locality, ExecProbes: m.o.ExecProbes},
 		Place:   m.place,
 	})
 	change, err := m.update(ctx)

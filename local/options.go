@@ -42,6 +42,8 @@ type Options struct {
 	Locality model.Locality
 	// Limits bound what clients may ask of each proxy: sidecars, gateways and the local client's.
 	Limits proxy.Limits
+	// ExecProbes lets the sidecars run the commands of WorkloadGroups' probes, as the user who runs the mesh.
+	ExecProbes bool
 	// ReadyFile is written once everything listens, and again where that changes; "" writes none.
 	ReadyFile string
 	// NoPrometheus leaves the embedded Prometheus out.

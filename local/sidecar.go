@@ -39,7 +39,7 @@ func startSidecar(f *feed.Feed, key string, self model.Peer, metrics net.Listene
 	m := telemetry.New(self, telemetry.Options{Version: o.Version, Log: log})
 	p := proxy.New(proxy.Options{Log: log, Metrics: m, Listen: listen, Limits: o.Limits, Streams: proxy.Streams{Stdout: o.Out}})
 	server := admin.Serve(metrics, admin.New(admin.Options{Metrics: m, Ready: p.Ready, Stream: dashboard.NewStream(p, proxy.Now, log), Log: log}), log)
-	asks := probe.New(probe.Options{Ready: ready, Changed: func(c probe.Change) { changed(key, c) }, Log: log})
+	asks := probe.New(probe.Options{Ready: ready, Exec: o.ExecProbes, Changed: func(c probe.Change) { changed(key, c) }, Log: log})
 	if err := m.Register(asks); err != nil {
 		log.Warn("metrics of the application's probe are missing", "reason", err.Error())
 	}

@@ -38,6 +38,7 @@ const defaultDrain = 5 * time.Second
 type options struct {
 	snapshot, admin, ready string
 	limits                 proxy.Limits
+	execProbes             bool
 }
 
 func run(ctx context.Context, args []string, out, errs io.Writer) int {
@@ -66,6 +67,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	f.StringVar(&o.snapshot, "snapshot", "", "the snapshot `FILE` to run, as 'outrider compile' prints it")
 	f.StringVar(&o.admin, "admin", "127.0.0.1:15020", "`ADDR` of metrics, health and dumps; port 0 takes a free one")
 	f.StringVar(&o.ready, "ready-file", "", "`FILE` to write once everything listens")
+	f.BoolVar(&o.execProbes, "allow-exec-probes", false, "run the command of the snapshot's probe on this machine, as this process's user")
 	o.limits.Flags(f)
 	switch err := f.Parse(args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
@@ -108,7 +110,7 @@ func serve(ctx context.Context, o options, errs io.Writer) int {
 		defer cancel()
 		_ = server.Close(end)
 	}()
-	asks := probe.New(probe.Options{Log: log}) // there is no control plane to tell: its verdict is in the metrics and the log
+	asks := probe.New(probe.Options{Exec: o.execProbes, Log: log}) // there is no control plane to tell: its verdict is in the metrics and the log
 	if err := metrics.Register(asks); err != nil {
 		return fail(errs, err, exitInternal)
 	}

@@ -65,12 +65,12 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // begin runs the program until stop is called, and returns once it is ready.
-func begin(t *testing.T, file, readyFile string) (told ready, log *output, stop func(), done chan int) {
+func begin(t *testing.T, file, readyFile string, flags ...string) (told ready, log *output, stop func(), done chan int) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	log, done = new(output), make(chan int)
 	go func() {
-		done <- run(ctx, []string{"run", "--snapshot", file, "--admin", "127.0.0.1:0", "--ready-file", readyFile}, io.Discard, log)
+		done <- run(ctx, append([]string{"run", "--snapshot", file, "--admin", "127.0.0.1:0", "--ready-file", readyFile}, flags...), io.Discard, log)
 	}()
 	eventually(t, "the ready file", func() bool {
 		b, err := os.ReadFile(readyFile)
@@ -190,6 +190,47 @@ func TestProbe(t *testing.T) {
 	stop()
 	if code := <-done; code != exitOK {
 		t.Errorf("exit %d: %s", code, log.String())
+	}
+}
+
+// TestProbeThatIsACommand is run only with the flag.
+func TestProbeThatIsACommand(t *testing.T) {
+	dir := t.TempDir()
+	file, trace := filepath.Join(dir, "s.json"), filepath.Join(dir, "trace")
+	b, err := json.Marshal(&model.Snapshot{Workload: model.Workload{
+		Peer: model.Peer{Namespace: "default", Name: "vm"}, Instance: "vm",
+		Probe: &model.Probe{
+			Exec:   &model.ExecProbe{Command: []string{"/bin/sh", "-c", `echo >"$1"`, "sh", trace}},
+			Period: model.Duration(20 * time.Millisecond), Timeout: model.Duration(time.Minute), Successes: 1, Failures: 2,
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, log, stop, done := begin(t, file, filepath.Join(dir, "ready.json"))
+	eventually(t, "that it is not run", func() bool {
+		return strings.Contains(log.String(), `level=WARN msg="application is not probed and counts as ready" probe="command /bin/sh" reason="a command is run only by a sidecar that was started with --allow-exec-probes"`)
+	})
+	stop()
+	if code := <-done; code != exitOK {
+		t.Errorf("exit %d: %s", code, log.String())
+	}
+	if _, err := os.Stat(trace); err == nil {
+		t.Error("it was run without leave")
+	}
+	_, log, stop, done = begin(t, file, filepath.Join(dir, "again.json"), "--allow-exec-probes")
+	eventually(t, "that it is run", func() bool {
+		return strings.Contains(log.String(), `msg="application is ready" probe="command /bin/sh"`)
+	})
+	stop()
+	if code := <-done; code != exitOK {
+		t.Errorf("exit %d: %s", code, log.String())
+	}
+	if _, err := os.Stat(trace); err != nil {
+		t.Error(err)
 	}
 }
 

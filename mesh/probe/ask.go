@@ -32,6 +32,8 @@ func ask(ctx context.Context, p *model.Probe) error {
 		err = askHTTP(ctx, p.Address, p.HTTP)
 	case p.GRPC != nil:
 		err = askGRPC(ctx, p.Address, p.GRPC)
+	case p.Exec != nil:
+		err = askExec(ctx, p.Exec)
 	default:
 		err = askTCP(ctx, p.Address)
 	}
@@ -44,7 +46,7 @@ func ask(ctx context.Context, p *model.Probe) error {
 	return nil
 }
 
-// describe names the question for people.
+// describe names the question for people: of a command its program only, as arguments may hold a password.
 func describe(p *model.Probe) string {
 	switch {
 	case p.HTTP != nil && p.HTTP.TLS:
@@ -53,6 +55,8 @@ func describe(p *model.Probe) string {
 		return "GET http://" + p.Address + p.HTTP.Path
 	case p.GRPC != nil:
 		return "gRPC health of " + p.Address + " " + p.GRPC.Service
+	case p.Exec != nil:
+		return "command " + p.Exec.Command[0]
 	}
 	return "connection to " + p.Address
 }

@@ -20,6 +20,9 @@ import (
 type Options struct {
 	// Ready takes the application for ready until it fails: one that served requests before it had a probe.
 	Ready bool
+	// Exec allows probes that are commands. Where it is false they are not run, and the application counts as ready:
+	// configuration must not be a way to run programs on a machine whose owner did not agree (docs/decisions/012).
+	Exec bool
 	// Changed is told of each change, from the goroutine of Run; nil tells nobody.
 	Changed func(Change)
 	// Log hears of each change; slog.Default where nil.
@@ -42,7 +45,8 @@ type Prober struct {
 	told chan struct{} // closed after the first answer
 
 	mu      sync.Mutex
-	probe   *model.Probe // nil asks nothing
+	given   *model.Probe // by Configure
+	probe   *model.Probe // that is asked; nil asks nothing
 	verdict verdict
 	results [2]uint64 // bad and good answers
 	changes [2]uint64 // to unready and to ready
@@ -65,8 +69,14 @@ func New(o Options) *Prober {
 func (p *Prober) Configure(probe *model.Probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if reflect.DeepEqual(p.probe, probe) {
+	if reflect.DeepEqual(p.given, probe) {
 		return
+	}
+	p.given = probe
+	if probe != nil && probe.Exec != nil && !p.o.Exec {
+		p.o.Log.Warn("application is not probed and counts as ready", "probe", describe(probe),
+			"reason", "a command is run only by a sidecar that was started with --allow-exec-probes")
+		probe = nil
 	}
 	p.probe = probe
 	p.verdict.run = 0

@@ -14,13 +14,18 @@ import (
 
 // Pair returns two connections that are each other's ends, with nothing but this machine's memory between them.
 func Pair() (a, b net.Conn, err error) {
+	syscall.ForkLock.RLock() // a probe's command, started between the two, would hold them
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
 	var ends [2]net.Conn
 	for i, fd := range fds {
-		unix.CloseOnExec(fd)
 		f := os.NewFile(uintptr(fd), "pair")
 		c, cerr := net.FileConn(f) // a copy of the descriptor, that does not block
 		_ = f.Close()
