@@ -5,6 +5,7 @@ import "testing"
 // TestAnswersCount counts what the sidecar answers itself for the service that was asked for, as dashboards expect it, and
 // what is no service's by the names that Istio gives it.
 func TestAnswersCount(t *testing.T) {
+	t.Parallel()
 	text := versions(1) + `---
 apiVersion: networking.istio.io/v1
 kind: VirtualService

@@ -35,6 +35,7 @@ func even(n int) map[string]float64 {
 }
 
 func TestRoundRobinIsExact(t *testing.T) {
+	t.Parallel()
 	m := up(t, balanced(4, "{simple: ROUND_ROBIN}"), replicas(4))
 	counts := m.count(400, 1, "http://web/", byInstance)
 	for name := range even(4) {
@@ -45,6 +46,7 @@ func TestRoundRobinIsExact(t *testing.T) {
 }
 
 func TestRandomIsEven(t *testing.T) {
+	t.Parallel()
 	m := up(t, balanced(4, "{simple: RANDOM}"), replicas(4))
 	const n = 3000
 	counts := map[string]int{}
@@ -67,9 +69,10 @@ func TestRandomIsEven(t *testing.T) {
 
 // TestLeastRequestAvoidsTheBusy gives one of four endpoints answers that take long: it must get far less than a quarter.
 func TestLeastRequestAvoidsTheBusy(t *testing.T) {
+	t.Parallel()
 	m := up(t, balanced(4, "{simple: LEAST_REQUEST}"), replicas(4))
 	shared(t, m.count(2000, 1, "http://web/", byInstance), even(4)) // all idle: two random choices are a random choice
-	res, err := http.Post(m.ready.Admin+"/stand-ins/default/web-v1-2?delay=3s", "", nil)
+	res, err := http.Post(m.ready.Admin+"/stand-ins/default/web-v1-2?delay=1s", "", nil)
 	if err != nil || res.StatusCode != http.StatusOK {
 		t.Fatal(err, res)
 	}
@@ -87,6 +90,7 @@ func TestLeastRequestAvoidsTheBusy(t *testing.T) {
 
 // TestWeightedEndpoints gives the endpoints of a ServiceEntry weights, which the default balancer, round robin and random respect.
 func TestWeightedEndpoints(t *testing.T) {
+	t.Parallel()
 	f := func(policy string) {
 		t.Run(policy, func(t *testing.T) {
 			t.Parallel()
@@ -141,6 +145,7 @@ spec:
 // TestStickyHash sends each of many keys several times: each key has one instance, the keys spread over all, and when
 // an instance goes only its keys move.
 func TestStickyHash(t *testing.T) {
+	t.Parallel()
 	f := func(name, key, table string, header bool, mostMoved float64) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -199,6 +204,7 @@ func TestStickyHash(t *testing.T) {
 }
 
 func TestHashBySource(t *testing.T) {
+	t.Parallel()
 	m := up(t, balanced(4, "{consistentHash: {useSourceIp: true}}"), replicas(4))
 	if counts := m.count(200, 8, "http://web/", byInstance); len(counts) != 1 {
 		t.Errorf("one client's requests went to %v, want one instance", counts)
@@ -207,6 +213,7 @@ func TestHashBySource(t *testing.T) {
 
 // TestHashByCookie follows a cookie that the proxy makes, with its attributes, and reads one that a client brings.
 func TestHashByCookie(t *testing.T) {
+	t.Parallel()
 	m := up(t, balanced(4, "{consistentHash: {httpCookie: {name: session, path: /shop, ttl: 90s}}}"), replicas(4))
 	first := m.get("http://web/")
 	if len(first.Cookies) != 1 {
@@ -231,6 +238,7 @@ func TestHashByCookie(t *testing.T) {
 
 // TestHashWithoutItsKey spreads requests that lack what is hashed.
 func TestHashWithoutItsKey(t *testing.T) {
+	t.Parallel()
 	m := up(t, balanced(3, "{consistentHash: {httpHeaderName: x-user}}"))
 	counts := m.count(1500, 1, "http://web/", byInstance)
 	shared(t, counts, even(3))
@@ -238,6 +246,7 @@ func TestHashWithoutItsKey(t *testing.T) {
 
 // TestSubsetPolicyBeatsTopLevel balances one subset otherwise than the rest.
 func TestSubsetPolicyBeatsTopLevel(t *testing.T) {
+	t.Parallel()
 	m := up(t, service("web", "app: web")+workload("web", "v1", 3)+workload("web", "v2", 3)+`---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule

@@ -64,6 +64,7 @@ func ask(dial func() (net.Conn, error)) (string, error) {
 
 // TestByteSplits shares connections between two servers by weight, as a VirtualService's tcp route and a TCPRoute say.
 func TestByteSplits(t *testing.T) {
+	t.Parallel()
 	const n = 1500
 	text, apps, at := byteService(t, named(t, "v1"), named(t, "v2"))
 	f := func(name, objects string, weights map[string]float64) {
@@ -119,6 +120,7 @@ spec:
 
 // TestBytesAcrossReloads keeps connections in use while routes and instances change: none may notice.
 func TestBytesAcrossReloads(t *testing.T) {
+	t.Parallel()
 	connections, reloads := 24, 8
 	if long {
 		connections, reloads = 100, 40
@@ -187,6 +189,7 @@ spec:
 
 // TestHalfClose lets a client end its side first, as one does that sends a file and waits for a receipt, and a server.
 func TestHalfClose(t *testing.T) {
+	t.Parallel()
 	size := 8 << 20
 	receipt := listenTCP(t, func(c *conversation) {
 		n, err := io.Copy(io.Discard, c.in)
@@ -241,6 +244,7 @@ func TestHalfClose(t *testing.T) {
 
 // TestBytesToNobody reaches for services of bytes that cannot be reached: the connection ends, and is counted with the reason.
 func TestBytesToNobody(t *testing.T) {
+	t.Parallel()
 	text, apps, at := stores(t, []store{{"gone", "v1", "tcp", meshtest.Address(t)}})
 	m := up(t, text+"---\napiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec: {selector: {app: empty}, ports: [{name: tcp, port: 7001}]}\n", prometheus, apps)
 	if got, err := ask(func() (net.Conn, error) { return net.Dial("tcp", at["gone"]) }); err == nil || got != "" {

@@ -39,6 +39,7 @@ func raw(t *testing.T, address, text string) string {
 
 // TestWaysIn uses the client's proxy in every way that HTTP clients do.
 func TestWaysIn(t *testing.T) {
+	t.Parallel()
 	m := up(t, versions(2)+"---"+split(0, 100))
 	f := func(request string, want ...string) {
 		t.Helper()
@@ -64,6 +65,7 @@ func TestWaysIn(t *testing.T) {
 }
 
 func TestOutsideTheMesh(t *testing.T) {
+	t.Parallel()
 	outside := listen(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "outside ", r.Host) })
 	open := up(t, versions(1))
 	if a := open.get("http://" + outside + "/"); a.Status != 200 || a.Text != "outside "+outside {
@@ -87,6 +89,7 @@ data:
 
 // TestBookinfo runs the bookshop with the route for one user, from the files as they are.
 func TestBookinfo(t *testing.T) {
+	t.Parallel()
 	m := up(t, "", func(o *local.Options) {
 		o.Paths = []string{"../examples/bookinfo", "../examples/bookinfo-routes/virtual-service-reviews-test-v2.yaml"}
 	})
@@ -121,10 +124,8 @@ func TestBookinfo(t *testing.T) {
 
 // TestProxyAlone compiles one sidecar's snapshot, runs it with outrider-proxy, and changes the file under it.
 func TestProxyAlone(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", dir, "../cmd/outrider", "../cmd/outrider-proxy").CombinedOutput(); err != nil {
-		t.Fatalf("cannot build: %v\n%s", err, out)
-	}
 	app := listen(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "one ", r.Header.Get("x-request-id") != "")
 	})
@@ -137,7 +138,7 @@ func TestProxyAlone(t *testing.T) {
 	}
 	compile := func(app string) {
 		t.Helper()
-		cmd := exec.Command(filepath.Join(dir, "outrider"), "compile", "-f", files, "--workload", "default/local", "--app", "web-v1="+app, "--proxy", proxy)
+		cmd := exec.Command(built(t, "outrider"), "compile", "-f", files, "--workload", "default/local", "--app", "web-v1="+app, "--proxy", proxy)
 		out, err := cmd.Output()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -151,7 +152,7 @@ func TestProxyAlone(t *testing.T) {
 	}
 	compile(app)
 	ready := filepath.Join(dir, "ready.json")
-	cmd := exec.Command(filepath.Join(dir, "outrider-proxy"), "run", "--snapshot", snapshot, "--admin", "127.0.0.1:0", "--ready-file", ready)
+	cmd := exec.Command(built(t, "outrider-proxy"), "run", "--snapshot", snapshot, "--admin", "127.0.0.1:0", "--ready-file", ready)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -45,6 +45,7 @@ func (m *mesh) statuses(n int) map[string]int {
 // TestKilledBackend kills one of two applications, as kill -9 does, with an answer of it under way. Its sidecar lives on, so
 // its share of the requests is answered 503 at once, and says why; all is well when it is back.
 func TestKilledBackend(t *testing.T) {
+	t.Parallel()
 	at := free(t, 2)
 	first, second := startBackend(t, at[0]), startBackend(t, at[1])
 	m := up(t, balanced(2, "{simple: ROUND_ROBIN}"), apps(first.address, second.address))
@@ -87,6 +88,7 @@ func TestKilledBackend(t *testing.T) {
 // TestKilledBackendWithoutSidecar kills an application that others dial themselves: the connection is refused before
 // anything was sent, so every request is sent to the other one.
 func TestKilledBackendWithoutSidecar(t *testing.T) {
+	t.Parallel()
 	at := free(t, 2)
 	first, second := startBackend(t, at[0]), startBackend(t, at[1])
 	m := up(t, balanced(2, "{simple: ROUND_ROBIN}", "sidecar.istio.io/inject", "false"), apps(first.address, second.address))
@@ -106,6 +108,7 @@ func TestKilledBackendWithoutSidecar(t *testing.T) {
 
 // TestNobodyPlays asks for a workload that has no application.
 func TestNobodyPlays(t *testing.T) {
+	t.Parallel()
 	m := up(t, balanced(2, "{simple: RANDOM}"), func(o *local.Options) { o.StandIns = false })
 	a := m.get("http://web/")
 	if a.Status != 503 || a.Header.Get("x-outrider-reason") != "no_healthy_endpoint" {
@@ -119,6 +122,7 @@ func TestNobodyPlays(t *testing.T) {
 // TestSlowReader lets a client stop reading in the middle of a large answer: what the application has written stays
 // bounded, others are served meanwhile, and the rest arrives once the client reads on.
 func TestSlowReader(t *testing.T) {
+	t.Parallel()
 	const size = 128 << 20
 	var mu sync.Mutex
 	written := 0

@@ -10,6 +10,7 @@ import (
 
 // A RateLimit holds for each caller by itself, says when to come again, survives changes of others, and goes with its object.
 func TestRateLimit(t *testing.T) {
+	t.Parallel()
 	const limit = `
 apiVersion: outrider.dev/v1alpha1
 kind: RateLimit
@@ -52,6 +53,7 @@ spec:
 
 // Faults of a VirtualService delay and abort shares of the requests, and a mirror gets its share of them.
 func TestFaultAndMirror(t *testing.T) {
+	t.Parallel()
 	m := up(t, versions(2)+`---
 apiVersion: networking.istio.io/v1
 kind: VirtualService

@@ -30,6 +30,7 @@ func (m *mesh) direct(address, host, path string) *answer {
 }
 
 func TestIstioGateway(t *testing.T) {
+	t.Parallel()
 	m := up(t, versions(2)+`---
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -73,6 +74,7 @@ spec:
 }
 
 func TestGatewayAPIGateway(t *testing.T) {
+	t.Parallel()
 	m := up(t, versions(2)+`---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway

@@ -27,6 +27,7 @@ import (
 // TestGoaway lets an HTTP/2 application end its connections all the time, as servers do that limit a connection's age: no
 // request is lost, whatever its method, as those past GOAWAY's last stream were not processed.
 func TestGoaway(t *testing.T) {
+	t.Parallel()
 	calls := int64(2000)
 	if long {
 		calls = 40_000
@@ -74,6 +75,7 @@ func TestGoaway(t *testing.T) {
 
 // TestGRPCServerRestarts restarts one of two gRPC servers again and again, in good order: no call is lost.
 func TestGRPCServerRestarts(t *testing.T) {
+	t.Parallel()
 	restarts := 4
 	if long {
 		restarts = 30
@@ -137,6 +139,7 @@ func TestGRPCServerRestarts(t *testing.T) {
 
 // TestGRPCInstancesComeAndGo scales a service up and down under load: sidecars that end let their calls end first.
 func TestGRPCInstancesComeAndGo(t *testing.T) {
+	t.Parallel()
 	turns := 4
 	if long {
 		turns = 20
@@ -186,15 +189,12 @@ func TestGRPCInstancesComeAndGo(t *testing.T) {
 func loneProxy(t *testing.T, objects, app string) (address string, cmd *exec.Cmd, said *transcript) {
 	t.Helper()
 	dir := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", dir, "../cmd/outrider", "../cmd/outrider-proxy").CombinedOutput(); err != nil {
-		t.Fatalf("cannot build: %v\n%s", err, out)
-	}
 	file, snapshot, ready := filepath.Join(dir, "mesh.yaml"), filepath.Join(dir, "s.json"), filepath.Join(dir, "ready.json")
 	if err := os.WriteFile(file, []byte(objects), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	address = free(t, 1)[0]
-	compile := exec.Command(filepath.Join(dir, "outrider"), "compile", "-f", file, "--workload", "default/local", "--app", app, "--proxy", address)
+	compile := exec.Command(built(t, "outrider"), "compile", "-f", file, "--workload", "default/local", "--app", app, "--proxy", address)
 	out, err := compile.Output()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -202,7 +202,7 @@ func loneProxy(t *testing.T, objects, app string) (address string, cmd *exec.Cmd
 	if err := os.WriteFile(snapshot, out, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	cmd, said = exec.Command(filepath.Join(dir, "outrider-proxy"), "run", "--snapshot", snapshot, "--admin", "127.0.0.1:0", "--ready-file", ready), &transcript{}
+	cmd, said = exec.Command(built(t, "outrider-proxy"), "run", "--snapshot", snapshot, "--admin", "127.0.0.1:0", "--ready-file", ready), &transcript{}
 	cmd.Stdout, cmd.Stderr = said, said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -220,6 +220,7 @@ func loneProxy(t *testing.T, objects, app string) (address string, cmd *exec.Cmd
 
 // TestSIGTERMUnderCalls ends a sidecar with calls and streams under way: each ends as it would have, and the process well.
 func TestSIGTERMUnderCalls(t *testing.T) {
+	t.Parallel()
 	app := startInterop(t, "v1")
 	address, cmd, said := loneProxy(t, grpcService("calls", "app: calls")+workload("calls", "v1", 1, "sidecar.istio.io/inject", "false"), "calls-v1="+app)
 	const streams = 30

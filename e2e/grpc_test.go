@@ -56,6 +56,7 @@ func virtualCalls(routes string) string { return virtual("calls", routes) }
 
 // TestGRPCSplits shares calls on one channel between versions: each call is drawn for, not each connection.
 func TestGRPCSplits(t *testing.T) {
+	t.Parallel()
 	const n = 2000
 	text, apps := grpcMesh(startInterop(t, "v1"), startInterop(t, "v2"))
 	f := func(name, objects string, weights map[string]float64, headers ...string) {
@@ -99,6 +100,7 @@ spec:
 
 // TestGRPCMetrics makes calls of every kind and finds exactly these in Istio's metrics, at client and server.
 func TestGRPCMetrics(t *testing.T) {
+	t.Parallel()
 	text, apps := grpcMesh(startInterop(t, "v1"))
 	m := up(t, text, prometheus, apps)
 	c := m.calls("calls:9000")
@@ -196,6 +198,7 @@ func TestGRPCMetrics(t *testing.T) {
 
 // TestGRPCDeadlines: the client's deadline reaches the server, capped by the route's timeout, and either ends the call.
 func TestGRPCDeadlines(t *testing.T) {
+	t.Parallel()
 	text, apps := grpcMesh(startInterop(t, "v1"))
 	m := up(t, text, apps)
 	c := m.calls("calls:9000")
@@ -249,6 +252,7 @@ func TestGRPCDeadlines(t *testing.T) {
 
 // TestGRPCLocalAnswers asks for what cannot be had: the answers are gRPC's, with a message.
 func TestGRPCLocalAnswers(t *testing.T) {
+	t.Parallel()
 	text, apps := grpcMesh(startInterop(t, "v1"))
 	closed := "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n"
 	// One service has no endpoint at all, another one whose application is gone, and "calls" knows some paths only.
@@ -304,6 +308,7 @@ func TestGRPCLocalAnswers(t *testing.T) {
 
 // TestGRPCWeb: what is not gRPC itself passes as the HTTP that it is, and is counted as that.
 func TestGRPCWeb(t *testing.T) {
+	t.Parallel()
 	app := listen(t, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -330,6 +335,7 @@ func TestGRPCWeb(t *testing.T) {
 
 // TestGRPCReloads changes routes while calls and streams run: no call fails and no stream breaks.
 func TestGRPCReloads(t *testing.T) {
+	t.Parallel()
 	reloads, calls := 10, int64(3000)
 	if long {
 		reloads, calls = 60, 60_000

@@ -9,6 +9,7 @@ import (
 // TestGRPCurl asks a mesh of stand-ins with grpcurl, which knows of the service what reflection tells: through two sidecars,
 // by the names that the cluster has.
 func TestGRPCurl(t *testing.T) {
+	t.Parallel()
 	grpcurl, err := exec.LookPath("grpcurl")
 	if err != nil {
 		t.Skip("grpcurl is not installed: go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3")

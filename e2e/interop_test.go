@@ -128,6 +128,7 @@ func (m *mesh) interop(t *testing.T, target, authority string, environment ...st
 // TestInterop runs gRPC's interoperability cases through two sidecars, as a gRPC client reaches a service in a pod: h2c
 // to the outbound listener, with the authority naming the service.
 func TestInterop(t *testing.T) {
+	t.Parallel()
 	text, apps := grpcMesh(startInterop(t, "v1"))
 	m := up(t, text, apps)
 	m.interop(t, "passthrough:///"+m.ready.Proxy, "calls:9000")
@@ -135,6 +136,7 @@ func TestInterop(t *testing.T) {
 
 // TestInteropByConnect runs them as a gRPC client does that was told of an HTTP proxy by its environment.
 func TestInteropByConnect(t *testing.T) {
+	t.Parallel()
 	text, apps := grpcMesh(startInterop(t, "v1"))
 	m := up(t, text, apps)
 	m.interop(t, "dns:///calls:9000", "", "HTTPS_PROXY=http://"+m.ready.Proxy, "NO_PROXY=")
@@ -142,6 +144,7 @@ func TestInteropByConnect(t *testing.T) {
 
 // TestInteropUndeclared runs them on a port whose protocol nobody declared: HTTP/2 is found by its first bytes.
 func TestInteropUndeclared(t *testing.T) {
+	t.Parallel()
 	text, apps := grpcMesh(startInterop(t, "v1"))
 	m := up(t, strings.ReplaceAll(text, "name: grpc,", "name: data,"), apps)
 	m.interop(t, "passthrough:///"+m.ready.Proxy, "calls:9000")

@@ -8,6 +8,7 @@ import (
 // A ServiceProfile's routes decide what is sent again, its classes what is a failure, and its budget how often, through a whole
 // mesh; it comes before the service's annotations.
 func TestServiceProfile(t *testing.T) {
+	t.Parallel()
 	app := &script{seen: map[string]int{}}
 	at := listenVersions(t, app.ServeHTTP)
 	m := up(t, `---
@@ -59,6 +60,7 @@ spec: {dstOverrides: [{authority: leaf.default.svc.cluster.local, weight: 1}, {a
 
 // An XBackendTrafficPolicy bounds the retries of all routes to a Service; what it does not allow is answered 503.
 func TestBackendTrafficPolicy(t *testing.T) {
+	t.Parallel()
 	app := &script{seen: map[string]int{}}
 	at := listenVersions(t, app.ServeHTTP)
 	m := up(t, service("web", "app: web")+service("other", "app: web")+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+`---
@@ -96,6 +98,7 @@ spec:
 
 // An HTTPLocalRateLimitPolicy holds at the workload's own sidecar, for the port that its Server names.
 func TestLocalRateLimitPolicy(t *testing.T) {
+	t.Parallel()
 	m := up(t, versions(1)+`---
 apiVersion: policy.linkerd.io/v1beta3
 kind: Server

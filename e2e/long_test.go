@@ -19,6 +19,7 @@ import (
 // TestLongConnections counts bytes of connections that do not end: Istio's metrics move every few seconds, exactly, and the
 // connection is told as opened, not as closed.
 func TestLongConnections(t *testing.T) {
+	t.Parallel()
 	app := listenTCP(t, func(c *conversation) { _, _ = io.Copy(c, c.in) })
 	text, apps, at := stores(t, []store{{"declared", "v1", "tcp", app}, {"undeclared", "v1", "data", app}})
 	m := up(t, text, prometheus, apps)
@@ -74,10 +75,8 @@ func returned(c net.Conn, n int64) error {
 // TestSplice carries bytes through a sidecar's process that never sees them: they go from socket to socket in the kernel,
 // so what the process reads and writes (/proc/PID/io counts no splice(2)) stays far below what passes.
 func TestSplice(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", dir, "../cmd/outrider", "../cmd/outrider-proxy").CombinedOutput(); err != nil {
-		t.Fatalf("cannot build: %v\n%s", err, out)
-	}
 	app := listenTCP(t, func(c *conversation) { _, _ = io.Copy(c, c.in) })
 	text, _, at := stores(t, []store{{"echo", "v1", "tcp", app}})
 	text = strings.Replace(text, workload("echo", "v1", 1), workload("echo", "v1", 1, "sidecar.istio.io/inject", "false"), 1)
@@ -85,7 +84,7 @@ func TestSplice(t *testing.T) {
 	if err := os.WriteFile(files, []byte(text), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(filepath.Join(dir, "outrider"), "compile", "-f", files, "--workload", "default/local",
+	out, err := exec.Command(built(t, "outrider"), "compile", "-f", files, "--workload", "default/local",
 		"--app", "echo-v1="+app, "--proxy", meshtest.Address(t)).Output()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -93,7 +92,7 @@ func TestSplice(t *testing.T) {
 	if err := os.WriteFile(snapshot, out, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(dir, "outrider-proxy"), "run", "--snapshot", snapshot, "--admin", "127.0.0.1:0", "--ready-file", ready)
+	cmd := exec.Command(built(t, "outrider-proxy"), "run", "--snapshot", snapshot, "--admin", "127.0.0.1:0", "--ready-file", ready)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

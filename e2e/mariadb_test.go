@@ -29,6 +29,7 @@ func (d mariadb) query(t *testing.T, database, text string) string {
 // TestMariaDB uses a real MariaDB, which speaks first, through two sidecars: on a port named mysql, and on one whose
 // protocol nobody declared, where the mesh waits for the client for a bounded time and says so once.
 func TestMariaDB(t *testing.T) {
+	t.Parallel()
 	heavy(t)
 	programs := need(t, "mariadb", "mariadb-dump")
 	app := startMariaDB(t)
@@ -119,6 +120,7 @@ func mariadbTools(t *testing.T, d mariadb) {
 // TestDetectionTimeout shortens the wait for a client that says nothing, by the mesh's configuration: the server's
 // greeting, which nothing but the end of the wait releases, arrives all the same.
 func TestDetectionTimeout(t *testing.T) {
+	t.Parallel()
 	app := listenTCP(t, func(c *conversation) {
 		c.say("220 ready\r\n")
 		for c.heard() != "" {

@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +25,10 @@ import (
 
 // long says that the long form of the tests is wanted: OUTRIDER_E2E=1.
 var long = os.Getenv("OUTRIDER_E2E") != ""
+
+// beside is how many tests run beside each other at least: they wait far more than they compute. Those that look at the memory of
+// the whole process run by themselves.
+const beside = 4
 
 func TestMain(m *testing.M) {
 	if address := os.Getenv(backendAddress); address != "" {
@@ -36,7 +43,13 @@ func TestMain(m *testing.M) {
 		runInterop(name) // this process is one of gRPC's clients
 		return
 	}
-	leaks.Main(m)
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set(strconv.Itoa(max(beside, runtime.GOMAXPROCS(0)))); err != nil {
+			panic(err)
+		}
+	}
+	leaks.Main(m, removeBuilt)
 }
 
 // mesh is a mesh that runs for one test.

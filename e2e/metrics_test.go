@@ -86,6 +86,7 @@ func (m *mesh) series(match string) []map[string]string {
 
 // TestCountersAreExact sends known numbers of requests and finds exactly these numbers, by PromQL, at client and server.
 func TestCountersAreExact(t *testing.T) {
+	t.Parallel()
 	m := up(t, versions(2)+"---"+split(60, 40)+service("ratings", "app: ratings")+workload("ratings", "v1", 1)+
 		service("shop", "app: shop")+workload("shop", "v1", 1, "outrider.dev/calls", "http://web/, http://ratings/"), prometheus)
 	web := m.count(700, 8, "http://web/", byVersion)
@@ -137,6 +138,7 @@ func TestCountersAreExact(t *testing.T) {
 
 // TestIstioLabels compares names, labels, placeholder values and buckets with Istio's.
 func TestIstioLabels(t *testing.T) {
+	t.Parallel()
 	m := up(t, versions(1), prometheus)
 	m.count(10, 1, "http://web/", byVersion)
 	for _, reporter := range []string{"source", "destination"} {
@@ -235,6 +237,7 @@ func (m *mesh) exposition(workload string) string {
 
 // TestPromtool lets Prometheus's own linter judge the metrics, of sidecars and of the control plane.
 func TestPromtool(t *testing.T) {
+	t.Parallel()
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Skip("promtool is not installed (apt-get install prometheus)")

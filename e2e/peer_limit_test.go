@@ -106,6 +106,7 @@ var limitCases = []limitCase{
 // fields and texts of the answers, flags, the requests that the application has at once, and the connections that it sees
 // must be the same, and those that the case says.
 func TestLimitsAsEnvoy(t *testing.T) {
+	t.Parallel()
 	for _, c := range limitCases {
 		t.Run(c.name, func(t *testing.T) {
 			app := newBusy()

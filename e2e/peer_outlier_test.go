@@ -88,6 +88,7 @@ func (w *ward) rotation(t *testing.T, c *http.Client, n int) string {
 // TestOutliersAsEnvoy lets applications fall ill before Envoy, with Istio's configuration, and before us, with the
 // DestinationRule: as many stay in rotation, and all come back.
 func TestOutliersAsEnvoy(t *testing.T) {
+	t.Parallel()
 	f := func(hosts, percent, ill int, as, istio, envoy, base string) {
 		t.Run(fmt.Sprintf("%d hosts, %d %%, %d with %s, %s, %s", hosts, percent, ill, as, istio, base), func(t *testing.T) {
 			t.Parallel()

@@ -143,6 +143,7 @@ func (s *resets) play(f *http2.Framer, id uint32, head *http2.MetaHeadersFrame) 
 // that do not: statuses, flags and the attempts that it sees are those of Envoy. Nothing is sent again that the policy does
 // not ask for, though a refused stream was not processed: how often an application is asked is the user's say.
 func TestStreamResetsAsEnvoy(t *testing.T) {
+	t.Parallel()
 	alike(t, func() differences { return resetDifferences(t) })
 }
 

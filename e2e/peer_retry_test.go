@@ -144,6 +144,7 @@ func retryConfigs(cases []retryCase, hosts string) (virtual, routes string) {
 // TestRetriesAsEnvoy plays the application's scripts under each policy, through Envoy with Istio's configuration and through
 // us with the VirtualService: client's status, flags, and the attempts that the application sees must be the same.
 func TestRetriesAsEnvoy(t *testing.T) {
+	t.Parallel()
 	alike(t, func() differences { return retryDifferences(t) })
 }
 

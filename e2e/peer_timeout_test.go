@@ -198,6 +198,7 @@ func timedDifferences(t *testing.T, cases []timedCase, all []timedRequest) diffe
 
 // TestTimeoutsAsEnvoy has slow heads, slow bodies and slow uploads meet time limits of the route, of each try, and of both.
 func TestTimeoutsAsEnvoy(t *testing.T) {
+	t.Parallel()
 	cases := []timedCase{
 		{name: "none", istio: "", route: "timeout: 0s, max_grpc_timeout: 0s"},
 		{name: "route", istio: "timeout: 500ms", route: "timeout: 0.5s, max_grpc_timeout: 0.5s"},
@@ -234,6 +235,7 @@ func TestTimeoutsAsEnvoy(t *testing.T) {
 
 // TestFaultsAsEnvoy has faults of all and of no requests, before applications that are quick and that are slow.
 func TestFaultsAsEnvoy(t *testing.T) {
+	t.Parallel()
 	const all, none = "percentage: {numerator: 1000000, denominator: MILLION}", "percentage: {numerator: 0, denominator: MILLION}"
 	cases := []timedCase{
 		{name: "abort", istio: "fault: {abort: {httpStatus: 503, percentage: {value: 100}}}", filters: "abort: {http_status: 503, " + all + "}"},

@@ -87,6 +87,7 @@ func (m *mesh) postgres(n *tally, address string, byConnect bool) (*postgres, er
 // TestPostgres uses a real PostgreSQL through two sidecars: its own programs at a local port and through CONNECT, and
 // sessions whose bytes are compared with the mesh's counters.
 func TestPostgres(t *testing.T) {
+	t.Parallel()
 	heavy(t)
 	programs := need(t, "psql", "pg_dump", "pgbench", "createdb")
 	text, apps, at := stores(t, []store{{"ledger", "v1", "postgres", startPostgres(t)}})

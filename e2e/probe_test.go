@@ -106,6 +106,7 @@ const unreadyOnes = `reason="unready"`
 // TestApplicationThatFailsItsProbe has three machines of a WorkloadGroup. One begins to fail its probe under load, and gets
 // no request any more; a change of another object does not let it back, passing its probe does.
 func TestApplicationThatFailsItsProbe(t *testing.T) {
+	t.Parallel()
 	vms := machines(t, "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0")
 	const group = `---
 apiVersion: networking.istio.io/v1
@@ -196,6 +197,7 @@ spec: {host: web, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}
 // TestEntriesOfAWorkloadGroup has machines with WorkloadEntries, probed at their own addresses. New ones get nothing before
 // they pass; where none is left, the panic threshold decides.
 func TestEntriesOfAWorkloadGroup(t *testing.T) {
+	t.Parallel()
 	vms := machines(t, meshtest.Address(t), meshtest.Address(t))
 	vms[1].ill.Store(true)
 	text := `---
@@ -267,6 +269,7 @@ spec: {host: web.example.com, trafficPolicy: {outlierDetection: {minHealthPercen
 // TestStandInsAreProbed lets stand-ins play machines: by each method, at a port that only the probe names, and as they
 // misbehave.
 func TestStandInsAreProbed(t *testing.T) {
+	t.Parallel()
 	group := func(name, port, probe string) string {
 		return fmt.Sprintf(`---
 apiVersion: networking.istio.io/v1

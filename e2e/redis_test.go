@@ -102,6 +102,7 @@ func (r *redis) must(t *testing.T, args ...string) string {
 // TestRedis uses a real Redis through two sidecars, by a local port and by CONNECT, and compares every byte with the
 // mesh's counters.
 func TestRedis(t *testing.T) {
+	t.Parallel()
 	size, crowd := 50<<20, 50
 	if long {
 		size, crowd = 200<<20, 300
@@ -214,6 +215,7 @@ func (m *mesh) subscribed(t *testing.T, n *tally, address string) {
 
 // TestRedisTools uses Redis's own programs through the mesh.
 func TestRedisTools(t *testing.T) {
+	t.Parallel()
 	programs := need(t, "redis-cli", "redis-benchmark")
 	text, apps, at := stores(t, []store{{"cache", "v1", "redis", startRedis(t)}})
 	m := up(t, text, apps)

@@ -41,6 +41,7 @@ spec: {host: web, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels
 
 // TestReloadUnderLoad changes weights, and now and then the number of instances, while requests run: none may fail.
 func TestReloadUnderLoad(t *testing.T) {
+	t.Parallel()
 	reloads, requests := 12, int64(6000)
 	if long {
 		reloads, requests = 50, 100_000
@@ -95,6 +96,7 @@ func TestReloadUnderLoad(t *testing.T) {
 
 // TestBrokenEdit breaks a file in several ways: what was good serves on, and the message names the place.
 func TestBrokenEdit(t *testing.T) {
+	t.Parallel()
 	m := up(t, versions(2))
 	m.edit("split.yaml", split(100, 0))
 	f := func(text, place string) {

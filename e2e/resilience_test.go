@@ -1,13 +1,8 @@
 package e2e
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/outrider-mesh/outrider/cli"
 	"github.com/outrider-mesh/outrider/local"
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
@@ -63,10 +57,11 @@ func scripted(t *testing.T, m *mesh, app *script, method, target, script string,
 
 // Every way to ask for retries leads to as many attempts as it says, through a whole mesh.
 func TestRetryForms(t *testing.T) {
+	t.Parallel()
 	app := &script{seen: map[string]int{}}
 	at := listenVersions(t, app.ServeHTTP)
-	linkerd := strings.Replace(service("linkerd", "app: web"), "metadata: {name: linkerd}", `metadata: {name: linkerd, annotations: {retry.linkerd.io/http: "5xx,429", retry.linkerd.io/limit: "3", retry.linkerd.io/timeout: 300ms, timeout.linkerd.io/request: 2s}}`, 1)
-	hurried := strings.Replace(service("hurried", "app: web"), "metadata: {name: hurried}", `metadata: {name: hurried, annotations: {retry.linkerd.io/timeout: 300ms}}`, 1)
+	linkerd := strings.Replace(service("linkerd", "app: web"), "metadata: {name: linkerd}", `metadata: {name: linkerd, annotations: {retry.linkerd.io/http: "5xx,429", retry.linkerd.io/limit: "3", retry.linkerd.io/timeout: 600ms, timeout.linkerd.io/request: 20s}}`, 1)
+	hurried := strings.Replace(service("hurried", "app: web"), "metadata: {name: hurried}", `metadata: {name: hurried, annotations: {retry.linkerd.io/timeout: 600ms}}`, 1)
 	m := up(t, hurried+service("plain", "app: web")+service("istio", "app: web")+service("api", "app: web")+linkerd+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+`---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -74,8 +69,8 @@ metadata: {name: istio}
 spec:
   hosts: [istio]
   http:
-  - retries: {attempts: 3, perTryTimeout: 300ms, retryOn: "gateway-error,409", backoff: 1ms}
-    timeout: 2s
+  - retries: {attempts: 3, perTryTimeout: 600ms, retryOn: "gateway-error,409", backoff: 1ms}
+    timeout: 20s
     route: [{destination: {host: istio}}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -85,7 +80,7 @@ spec:
   parentRefs: [{kind: Service, group: "", name: api}]
   rules:
   - retry: {codes: [500, 503], attempts: 2, backoff: 10ms}
-    timeouts: {request: 2s, backendRequest: 300ms}
+    timeouts: {request: 20s, backendRequest: 600ms}
     backendRefs: [{name: api, port: 80}]
 `, apps(at))
 	f := func(method, target, script, want string, headers ...string) {
@@ -133,6 +128,7 @@ data:
 
 // A retry budget bounds the retries of all requests together, and what it refuses is seen.
 func TestRetryBudget(t *testing.T) {
+	t.Parallel()
 	var asked, retries, most atomic.Int64
 	at := listenVersions(t, func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
@@ -189,6 +185,7 @@ spec:
 
 // Linkerd's failure accrual lets an endpoint rest after failures in a row, asks it once when the penalty is over, and takes it back.
 func TestFailureAccrual(t *testing.T) {
+	t.Parallel()
 	w := newWard(t, 3)
 	svc := strings.Replace(service("web", "app: web"), "metadata: {name: web}", `metadata: {name: web, annotations: {balancer.linkerd.io/failure-accrual: consecutive, balancer.linkerd.io/failure-accrual-consecutive-max-failures: "3", balancer.linkerd.io/failure-accrual-consecutive-min-penalty: 200ms, balancer.linkerd.io/failure-accrual-consecutive-max-penalty: 1s}}`, 1)
 	m := up(t, svc+workload("web", "v1", 3, "sidecar.istio.io/inject", "false"), apps(w.at...))
@@ -206,6 +203,7 @@ func TestFailureAccrual(t *testing.T) {
 
 // minHealthPercent lets everybody be asked once too few are well; without it nobody is, in the end.
 func TestPanic(t *testing.T) {
+	t.Parallel()
 	f := func(percent int, want string) {
 		t.Run(fmt.Sprint(percent), func(t *testing.T) {
 			t.Parallel()
@@ -252,6 +250,7 @@ func from(l model.Locality) func(*local.Options) {
 
 // Localities: shares by distribute, failover once those that are near are ejected, and trafficDistribution.
 func TestLocalities(t *testing.T) {
+	t.Parallel()
 	here := from(model.Locality{Region: "r1", Zone: "z1"})
 	rule := func(setting string) string {
 		return `---
@@ -308,6 +307,7 @@ spec:
 
 // An endpoint that is new gets little at first where there is a warmup, and its full share in the end.
 func TestWarmup(t *testing.T) {
+	t.Parallel()
 	rule := `---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -319,20 +319,22 @@ spec:
 	m := up(t, service("web", "app: web")+workload("web", "v1", 1)+rule)
 	m.await("the first is warm", func() bool { return m.get("http://web/").Status == 200 })
 	time.Sleep(4500 * time.Millisecond) // warming up takes time itself
-	m.edit("mesh.yaml", service("web", "app: web")+workload("web", "v1", 2)+rule)
 	begin := time.Now()
+	m.edit("mesh.yaml", service("web", "app: web")+workload("web", "v1", 2)+rule)
+	there := time.Now()
 	early := m.count(300, 4, "http://web/", byInstance)
 	took := time.Since(begin)
 	// At t of 4 s the weight is t/4, and not below 0.1: this is the most that the new one can have got when it was begun with late.
 	if share := float64(early["web-v1-1"]) / 300; took < time.Second && share > 0.32 {
 		t.Errorf("within %v the new one got %v", took, early)
 	}
-	time.Sleep(time.Until(begin.Add(4500 * time.Millisecond)))
+	time.Sleep(time.Until(there.Add(4500 * time.Millisecond)))
 	shared(t, m.count(600, 4, "http://web/", byInstance), map[string]float64{"web-v1-0": 1, "web-v1-1": 1})
 }
 
 // A sidecar's inboundConnectionPool bounds what its application gets; the rest is refused as overflow.
 func TestInboundLimits(t *testing.T) {
+	t.Parallel()
 	const clients, limit = 12, 3
 	var most, under, refused atomic.Int64
 	let := make(chan struct{}) // closed when all others were refused
@@ -374,64 +376,9 @@ spec:
 	}
 }
 
-// fullBreaker is a CircuitBreaker with every field.
-const fullBreaker = `---
-apiVersion: outrider.dev/v1alpha1
-kind: CircuitBreaker
-metadata: {name: web}
-spec:
-  host: web
-  subset: v1
-  port: 80
-  route: {paths: [/guarded*], methods: [GET]}
-  hystrix:
-    circuitBreaker: {enabled: true, requestVolumeThreshold: 4, sleepWindowInMilliseconds: 60000, errorThresholdPercentage: 50, forceOpen: false, forceClosed: false}
-    metrics:
-      rollingStats: {timeInMilliseconds: 10000, numBuckets: 10}
-      rollingPercentile: {enabled: true, timeInMilliseconds: 60000, numBuckets: 6, bucketSize: 100}
-      healthSnapshot: {intervalInMilliseconds: 100}
-    execution:
-      timeout: {enabled: true}
-      isolation:
-        strategy: SEMAPHORE
-        semaphore: {maxConcurrentRequests: 10}
-        thread: {timeoutInMilliseconds: 1000}
-    fallback: {enabled: true, isolation: {semaphore: {maxConcurrentRequests: 10}}}
-  errors: {statuses: [5xx, 418], grpcStatuses: [UNAVAILABLE]}
-  fallback: {backend: {host: web, port: 80, subset: v2}}
-`
-
-const toV1 = `---
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: web}
-spec: {hosts: [web], http: [{route: [{destination: {host: web, subset: v1}}]}]}
-`
-
-// A CircuitBreaker with every field: it is for its route alone, counts what it is told to, and asks its fallback's backend.
-func TestCircuitBreakerInFull(t *testing.T) {
-	m := up(t, versions(2)+toV1+fullBreaker)
-	m.misbehave("web-v1-0", "status=418")
-	m.await("the breaker opens", func() bool {
-		a := m.get("http://web/guarded")
-		if a.Status != 200 || a.Version != "v2" || a.Header.Get("x-outrider-reason") != "fallback" {
-			t.Fatalf("got %d of %q, reason %q; want the fallback", a.Status, a.Version, a.Header.Get("x-outrider-reason"))
-		}
-		return m.total("outrider_breaker_state", `state="open"`) == 1
-	})
-	if a := m.get("http://web/free"); a.Status != 418 {
-		t.Errorf("another path: got %d", a.Status)
-	}
-	m.misbehave("web-v1-0", "") // but nobody looks: the sleep window is long
-	if a := m.get("http://web/guarded"); a.Version != "v2" {
-		t.Errorf("while it is open: got %q", a.Version)
-	}
-	m.edit("mesh.yaml", versions(2)+toV1+strings.Replace(fullBreaker, "forceClosed: false", "forceClosed: true", 1))
-	m.await("forceClosed lets all through", func() bool { return m.get("http://web/guarded").Version == "v1" })
-}
-
 // What breakers, ejections, budgets and connections know survives changes of objects that are none of theirs, under load.
 func TestStateOutlivesReloadsUnderLoad(t *testing.T) {
+	t.Parallel()
 	reloads := 8
 	if long {
 		reloads = 60
@@ -506,95 +453,4 @@ spec:
 		t.Errorf("the breaker made %v transitions", n-transitions)
 	}
 	t.Logf("%d requests over %d reloads", sent.Load(), reloads)
-}
-
-// gRPC's statuses are the breaker's errors wherever they stand, in the trailers as well; none at all is UNKNOWN.
-func TestBreakerReadsTrailers(t *testing.T) {
-	t.Run("unavailable", func(t *testing.T) { readsTrailers(t, "14") })
-	t.Run("none", func(t *testing.T) { readsTrailers(t) })
-}
-
-func readsTrailers(t *testing.T, status ...string) {
-	var asked atomic.Int64
-	at := listenVersions(t, func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		_, _ = io.Copy(io.Discard, r.Body)
-		w.Header().Set("content-type", "application/grpc")
-		w.Header().Set("Trailer", "grpc-status")
-		_, _ = w.Write([]byte{0, 0, 0, 0, 1, 'x'})
-		_ = http.NewResponseController(w).Flush()
-		w.Header()["Grpc-Status"] = status
-	})
-	m := up(t, service("web", "app: web")+workload("web", "v1", 1, "sidecar.istio.io/inject", "false")+`---
-apiVersion: outrider.dev/v1alpha1
-kind: CircuitBreaker
-metadata: {name: web}
-spec:
-  host: web
-  hystrix: {circuitBreaker: {requestVolumeThreshold: 4, sleepWindowInMilliseconds: 300000}, metrics: {healthSnapshot: {intervalInMilliseconds: 100}}}
-`, apps(at))
-	m.await("the breaker opens", func() bool {
-		a := m.get("http://web/", "content-type", "application/grpc")
-		return a.Header.Get("x-outrider-reason") == "breaker_open" && a.Status == 200 && a.Header.Get("grpc-status") == "14"
-	})
-	if asked.Load() < 4 {
-		t.Errorf("%d requests were asked", asked.Load())
-	}
-	m.await("the breaker counts every failure", func() bool {
-		return m.total("hystrix_command_event_total", `event="failure"`) == float64(asked.Load())
-	})
-}
-
-// What import makes of Hystrix's properties is checked without a finding and works as it stands.
-func TestImportedBreakers(t *testing.T) {
-	dir := t.TempDir()
-	properties := filepath.Join(dir, "application.properties")
-	if err := os.WriteFile(properties, []byte(`hystrix.command.default.metrics.healthSnapshot.intervalInMilliseconds=100
-hystrix.command.GetWeb.circuitBreaker.requestVolumeThreshold=4
-hystrix.command.GetWeb.circuitBreaker.sleepWindowInMilliseconds=60000
-hystrix.command.GetWeb.execution.isolation.strategy=SEMAPHORE
-`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	outrider := func(in string, args ...string) string {
-		t.Helper()
-		var out, said strings.Builder
-		if code := cli.Run(t.Context(), args, strings.NewReader(in), &out, &said); code != 0 {
-			t.Fatalf("outrider %q ends with %d: %s", args, code, &said)
-		}
-		return out.String()
-	}
-	text := versions(1) + "---\n" + outrider("", "import", "hystrix", properties, "--host", "GetWeb=web")
-	outrider(text, "check", "-f", "-", "--fail-on", "info")
-	m := up(t, text)
-	m.misbehave("web-v1-0", "status=503")
-	m.await("the breaker opens", func() bool { return m.get("http://web/").Header.Get("x-outrider-reason") == "breaker_open" })
-	if strings.Contains(m.talk.String(), "warning") {
-		t.Errorf("the mesh warns of what was imported")
-	}
-	res, err := http.Get(m.ready.Admin + "/hystrix.stream")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	lines := bufio.NewScanner(res.Body)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		text, ok := strings.CutPrefix(lines.Text(), "data: ")
-		if !ok {
-			continue
-		}
-		var e map[string]any
-		if err := json.Unmarshal([]byte(text), &e); err != nil {
-			t.Fatal(err)
-		}
-		if e["type"] != "HystrixCommand" || e["name"] != "getweb@local" {
-			continue
-		}
-		if e["isCircuitBreakerOpen"] != true || e["propertyValue_circuitBreakerRequestVolumeThreshold"] != 4.0 {
-			t.Errorf("the stream says %s", text)
-		}
-		return
-	}
-	t.Errorf("the stream names no command getweb@local: %v", lines.Err())
 }

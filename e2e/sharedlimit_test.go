@@ -50,6 +50,7 @@ descriptors:
 // TestSharedLimit counts with Envoy's own service for two instances of a workload, through the sidecar of that service: a user
 // has ten requests of both together, and the client twenty-five; when the service ends, requests go on until that is not wanted.
 func TestSharedLimit(t *testing.T) {
+	t.Parallel()
 	heavy(t)
 	counter, address := startRateLimit(t)
 	const limit = `

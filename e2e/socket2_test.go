@@ -152,6 +152,7 @@ func (m *mesh) socket2(t *testing.T, ctx context.Context) (*http.Response, io.Wr
 // TestWebSocketVersions opens WebSockets in every combination of versions: RFC 6455's Upgrade over HTTP/1.1 and RFC
 // 8441's CONNECT over HTTP/2 become each other.
 func TestWebSocketVersions(t *testing.T) {
+	t.Parallel()
 	one, two := listen(t, echoSockets(t)), startSockets(t)
 	for _, w := range ways {
 		t.Run(w.String(), func(t *testing.T) {
@@ -213,6 +214,7 @@ func TestWebSocketVersions(t *testing.T) {
 
 // TestWebSocketWhereItCannotBe asks an application that knows no WebSocket over HTTP/2: the answer says so.
 func TestWebSocketWhereItCannotBe(t *testing.T) {
+	t.Parallel()
 	app := listenVersions(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "no sockets") })
 	m := up(t, named80("http2"), apps(app))
 	c := m.speaking(1, m.ready.Proxy)

@@ -36,6 +36,7 @@ func shared(t *testing.T, counts map[string]int, weights map[string]float64) {
 }
 
 func TestSplitForms(t *testing.T) {
+	t.Parallel()
 	const n = 2000
 	f := func(name, objects string, weights map[string]float64, headers ...string) {
 		t.Run(name, func(t *testing.T) {
@@ -154,6 +155,7 @@ spec:
 
 // TestSplitDrawsAreIndependent looks at what follows what: after a request to either version the next one's chances are the same.
 func TestSplitDrawsAreIndependent(t *testing.T) {
+	t.Parallel()
 	m := up(t, versions(2)+`---
 apiVersion: networking.istio.io/v1
 kind: VirtualService

@@ -47,6 +47,7 @@ func do(t *testing.T, c *http.Client, ctx context.Context, method, url string, b
 
 // TestEventsAreNotHeldBack streams server-sent events: each is in the client's hands before the application writes the next.
 func TestEventsAreNotHeldBack(t *testing.T) {
+	t.Parallel()
 	next := make(chan int)
 	through(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -95,6 +96,7 @@ func TestEventsAreNotHeldBack(t *testing.T) {
 
 // TestClientThatLeaves ends a long poll from the client's side: the application learns of it.
 func TestClientThatLeaves(t *testing.T) {
+	t.Parallel()
 	came, left := make(chan struct{}), make(chan struct{})
 	through(t, func(_ http.ResponseWriter, r *http.Request) {
 		came <- struct{}{}
@@ -142,6 +144,7 @@ func (a *asked) Read(p []byte) (int, error) {
 
 // TestContinue: the client's body waits for the application's 100, and is never sent where another answer comes first.
 func TestContinue(t *testing.T) {
+	t.Parallel()
 	through(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/refused" {
 			w.WriteHeader(http.StatusUnauthorized)
@@ -171,6 +174,7 @@ func TestContinue(t *testing.T) {
 
 // TestEarlyHints passes interim answers on, before the final one is there.
 func TestEarlyHints(t *testing.T) {
+	t.Parallel()
 	hinted := make(chan struct{}, 2)
 	through(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
@@ -197,6 +201,7 @@ func TestEarlyHints(t *testing.T) {
 
 // TestTrailers passes trailers both ways, whatever each side speaks.
 func TestTrailers(t *testing.T) {
+	t.Parallel()
 	through(t, func(w http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
 		w.Header().Set("Trailer", "Sum, Received")
@@ -223,6 +228,7 @@ func TestTrailers(t *testing.T) {
 
 // TestBothWaysAtOnce answers a request line by line while it is still being sent.
 func TestBothWaysAtOnce(t *testing.T) {
+	t.Parallel()
 	through(t, func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		if r.ProtoMajor == 1 && rc.EnableFullDuplex() != nil || rc.Flush() != nil {
@@ -261,6 +267,7 @@ func TestBothWaysAtOnce(t *testing.T) {
 // TestAnswerBeforeTheRequestEnds refuses a body that is too large without reading it: the answer arrives whole, and
 // others are served on.
 func TestAnswerBeforeTheRequestEnds(t *testing.T) {
+	t.Parallel()
 	through(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			fmt.Fprint(w, "well")

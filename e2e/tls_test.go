@@ -104,6 +104,7 @@ func (m *mesh) trusting(a *authority, version int, address string, dialled *atom
 
 // TestVersionsByALPN asks a gateway over TLS: the client's version is chosen by ALPN, the application's by its port.
 func TestVersionsByALPN(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	secret, _ := a.secret("shop.example")
 	at := listenVersions(t, func(w http.ResponseWriter, r *http.Request) {
@@ -133,6 +134,7 @@ func TestVersionsByALPN(t *testing.T) {
 // TestCertificateReloads replaces a gateway's certificate under load, by clients of both versions and of gRPC: nothing
 // fails, no connection is lost, and who connects afterwards is shown the new one.
 func TestCertificateReloads(t *testing.T) {
+	t.Parallel()
 	reloads := 6
 	if long {
 		reloads = 40
@@ -243,6 +245,7 @@ func useEntry(ctx context.Context, i int, calls testpb.TestServiceClient, kept [
 
 // TestInteropByGateway runs gRPC's cases through a gateway that ends TLS.
 func TestInteropByGateway(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	secret, _ := a.secret("shop.example")
 	m := up(t, named80("grpc")+secureEntry+"---\n"+secret, apps(startInterop(t, "v1")))

@@ -87,6 +87,7 @@ func shaken(t *testing.T, nc net.Conn, config *tls.Config) string {
 // TestTLSModes meets a gateway's servers in all their modes: certificates by server name, from Secrets in both spellings and
 // from files, clients' certificates demanded or asked for, versions and cipher suites, connections passed on, and redirects.
 func TestTLSModes(t *testing.T) {
+	t.Parallel()
 	a, stranger := newAuthority(t), newAuthority(t)
 	var ports []string
 	for range 4 {
@@ -231,6 +232,7 @@ func newOrigin(t *testing.T, config *tls.Config) string {
 // TestTLSUpstreams opens TLS to applications as DestinationRules say, for HTTP and for bytes: what cannot be verified gets
 // nothing, and who asked for it, the log and the metrics are told why.
 func TestTLSUpstreams(t *testing.T) {
+	t.Parallel()
 	a, stranger := newAuthority(t), newAuthority(t)
 	dir := t.TempDir()
 	a.files(dir, "client", "client.example")

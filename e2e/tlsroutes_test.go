@@ -15,6 +15,7 @@ import (
 // TestTLSRoutes routes connections by the server name in their first bytes: at listeners of a Gateway API Gateway, where TLS
 // ends too, and in the mesh, by VirtualService; weights are kept, and what passes is opened by nobody but the application.
 func TestTLSRoutes(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	var text strings.Builder
 	var applications []local.App

@@ -94,6 +94,7 @@ func (m *mesh) speaking(version int, address string) *http.Client {
 
 // TestVersions asks in every combination of versions, and the application says which one reached it.
 func TestVersions(t *testing.T) {
+	t.Parallel()
 	app := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Reached", fmt.Sprint(r.ProtoMajor))
 		fmt.Fprintf(w, "%s %s %s %s", r.Method, r.Host, r.URL, r.Header.Get("X-Forwarded-Proto"))

@@ -70,6 +70,7 @@ func echoed(ctx context.Context, ws *websocket.Conn, kind websocket.MessageType,
 // TestWebSocket opens WebSockets through two sidecars and through a gateway: by an HTTP proxy's absolute form, by Host
 // alone, and inside CONNECT.
 func TestWebSocket(t *testing.T) {
+	t.Parallel()
 	app := listen(t, echoSockets(t))
 	m := up(t, named80("http")+entry("HTTP", ""), prometheus, apps(app))
 	bare := m.speaking(1, m.ready.Proxy)
@@ -129,6 +130,7 @@ func TestWebSocket(t *testing.T) {
 
 // TestWebSocketsAcrossReloads keeps many sockets in use while the route changes: none may break.
 func TestWebSocketsAcrossReloads(t *testing.T) {
+	t.Parallel()
 	sockets, reloads := 20, 6
 	if long {
 		sockets, reloads = 100, 40
@@ -168,6 +170,7 @@ func TestWebSocketsAcrossReloads(t *testing.T) {
 
 // TestUpgradeToH2CIsNotPassedOn: RFC 9113 has done away with it, and what follows could go past every rule.
 func TestUpgradeToH2CIsNotPassedOn(t *testing.T) {
+	t.Parallel()
 	m := up(t, named80("http"))
 	f := func(fields, upgrade string) {
 		t.Helper()
