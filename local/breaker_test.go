@@ -131,9 +131,7 @@ func TestBreakerIsSeen(t *testing.T) {
 		`hystrix_command_latency_execute_seconds_bucket{command_group="web.default.svc.cluster.local",command_name="web",le="+Inf"} `,
 		`outrider_breaker_rejected_total{breaker="default/web",reason="breaker_open",service="web.default.svc.cluster.local"} `,
 	} {
-		if seriesAt(t, metrics, want) <= 0 {
-			t.Errorf("the metrics lack %s, or it is 0", want)
-		}
+		f.until("the metrics have "+want, func() bool { return seriesAt(t, metrics, want) > 0 })
 	}
 	misbehave("")
 	f.until("the breaker closes", func() bool {

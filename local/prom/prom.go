@@ -109,7 +109,7 @@ func (p *Prometheus) start(o Options) error {
 	})
 	scraper, err := scrape.NewManager(&scrape.Options{
 		DiscoveryReloadInterval: model.Duration(reloadInterval), DiscoveryReloadOnStartup: true,
-	}, p.log, nil, nil, db, p.scrapes)
+	}, p.log, nil, nil, &ordered{AppendableV2: db}, p.scrapes)
 	if err != nil {
 		return fmt.Errorf("cannot make a scraper: %w", err)
 	}
