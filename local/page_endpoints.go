@@ -14,6 +14,7 @@ type restRow struct {
 	Instance, Address, Of string
 	Client                string
 	Why, Until            string
+	Last                  string // the application's last answer to its probe, where that was bad
 	Anyway                string // why it is asked all the same; "" where it is not
 }
 
@@ -23,7 +24,7 @@ const unreadyWhy = "its application does not pass its probe"
 // restRows returns the endpoints that are ejected, with who ejected them, why and until when, and those that are not ready.
 func (m *Mesh) restRows() []restRow {
 	var rows []restRow
-	now := time.Now()
+	now, last := time.Now(), m.lastAnswers()
 	for _, s := range m.callers() {
 		for _, c := range s.proxy.Clusters() {
 			of := clusterWords(c.Name)
@@ -37,10 +38,11 @@ func (m *Mesh) restRows() []restRow {
 					row.Anyway = "asked all the same: too few others are healthy (minHealthPercent)"
 				}
 				if e.Unready {
-					row.Why, row.Until = unreadyWhy, "it does"
+					row.Why, row.Until, row.Last = unreadyWhy, "it does", last[e.Address]
 					rows = append(rows, row)
 				}
 				if e.Ejected {
+					row.Last = ""
 					row.Client, row.Why, row.Until = s.client, strings.ReplaceAll(e.Reason, "_", " "), untilWords(e, now)
 					rows = append(rows, row)
 				}
@@ -51,6 +53,21 @@ func (m *Mesh) restRows() []restRow {
 		return cmp.Or(strings.Compare(a.Of, b.Of), strings.Compare(a.Address, b.Address), strings.Compare(a.Client, b.Client), strings.Compare(a.Why, b.Why))
 	})
 	return slices.Compact(rows) // all clients hear of the same verdict on an application
+}
+
+// lastAnswers returns what was wrong with applications' last answers to their probes, by where their instances listen.
+func (m *Mesh) lastAnswers() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := map[string]string{}
+	for _, in := range m.plan.instances {
+		if s := m.sidecars[in.id()]; s != nil {
+			for i := range in.Ports {
+				out[in.Ports[i].Listen] = s.prober.Reason()
+			}
+		}
+	}
+	return out
 }
 
 // clusterWords says a cluster's name in Istio's grammar, outbound|9080|v1|reviews.default.svc.cluster.local, as people would.

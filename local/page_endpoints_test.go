@@ -7,6 +7,22 @@ import (
 	"testing"
 )
 
+// TestPageShowsUnready has an application that does not pass its probe: the page says what its last answer was.
+func TestPageShowsUnready(t *testing.T) {
+	group := `apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: web}
+spec:
+  metadata: {labels: {app: web}}
+  template: {ports: {http: 8080}}
+  probe: {periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1000, exec: {command: [/bin/sh, -c, "echo '<still> loading'; exit 7"]}}
+`
+	f := run(t, Options{StandIns: true, NoPrometheus: true, ExecProbes: true}, map[string]string{"mesh.yaml": documents(webService, group)})
+	row := regexp.MustCompile(`<tr><td><code>web-0</code> <code>\S+:8080</code></td><td><span class="error">its application does not pass its probe</span>: command /bin/sh: exit code 7: &lt;still&gt; loading</td>` +
+		`<td>it does</td><td><span class="quiet">all</span></td><td><code>web.default.svc.cluster.local:80</code></td></tr>`)
+	f.until("the page says why", func() bool { return row.MatchString(f.body(http.DefaultClient, f.Ready().Admin+"/")) })
+}
+
 // TestPageShowsEjected looks at the page while an endpoint is ejected, while so many are that all are asked, and once they
 // are back: which endpoint, of what, by whom, why and until when.
 func TestPageShowsEjected(t *testing.T) {

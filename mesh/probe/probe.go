@@ -48,6 +48,7 @@ type Prober struct {
 	given   *model.Probe // by Configure
 	probe   *model.Probe // that is asked; nil asks nothing
 	verdict verdict
+	reason  string    // what was wrong with the last answer; "" for a good one, and before the first
 	results [2]uint64 // bad and good answers
 	changes [2]uint64 // to unready and to ready
 }
@@ -79,7 +80,7 @@ func (p *Prober) Configure(probe *model.Probe) {
 		probe = nil
 	}
 	p.probe = probe
-	p.verdict.run = 0
+	p.reason, p.verdict.run = "", 0
 	if probe == nil {
 		p.verdict.state = Ready
 	}
@@ -91,6 +92,13 @@ func (p *Prober) Configure(probe *model.Probe) {
 
 // Ready says whether the application is to get requests.
 func (p *Prober) Ready() bool { return p.state() == Ready }
+
+// Reason is what was wrong with the last answer; "" where that was good, and before the first.
+func (p *Prober) Reason() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reason
+}
 
 func (p *Prober) state() State {
 	p.mu.Lock()
@@ -159,7 +167,10 @@ func (p *Prober) askOnce(ctx context.Context, probe *model.Probe) {
 		return // it was broken off
 	}
 	defer p.once.Do(func() { close(p.told) }) // who waits for it finds the change told
-	c, changed := p.take(probe, err)
+	c, changed, first := p.take(probe, err)
+	if first && c.To == Unknown { // it may be long until there are enough for a verdict
+		p.o.Log.Info("application is not ready yet", "reason", c.Reason)
+	}
 	if !changed {
 		return
 	}
@@ -173,12 +184,12 @@ func (p *Prober) askOnce(ctx context.Context, probe *model.Probe) {
 	}
 }
 
-// take counts an answer to probe, unless something else is asked meanwhile.
-func (p *Prober) take(probe *model.Probe, err error) (c Change, changed bool) {
+// take counts an answer to probe, unless something else is asked meanwhile. first says that it is the first bad one.
+func (p *Prober) take(probe *model.Probe, err error) (c Change, changed, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.probe != probe {
-		return c, false
+		return c, false, false
 	}
 	good := 0
 	if err == nil {
@@ -186,13 +197,14 @@ func (p *Prober) take(probe *model.Probe, err error) (c Change, changed bool) {
 	} else {
 		c.Reason = err.Error()
 	}
+	p.reason = c.Reason
 	p.results[good]++
 	c.From = p.verdict.state
 	changed = p.verdict.add(err == nil, probe.Successes, probe.Failures)
 	if c.To = p.verdict.state; changed {
 		p.changes[good]++
 	}
-	return c, changed
+	return c, changed, err != nil && p.results[good] == 1
 }
 
 var (

@@ -103,6 +103,32 @@ func TestChangesWhenTheNumbersSay(t *testing.T) {
 	f(delayed, during(0, 8*time.Second), "17s ready ")
 }
 
+// TestWhatIsWrongIsToldBeforeTheVerdict says the first bad answer of an application that nothing is known of, once, and the
+// last to who asks.
+func TestWhatIsWrongIsToldBeforeTheVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &words{}
+		s := &script{bad: during(0, 35*time.Second)}
+		p, stop := s.prober(t, false)
+		defer stop()
+		p.o.Log = slog.New(slog.NewTextHandler(log, nil))
+		p.Configure(every(10, 1, 3))
+		time.Sleep(15 * time.Second) // two bad answers of three
+		synctest.Wait()
+		if n := strings.Count(log.String(), `level=INFO msg="application is not ready yet" reason="status 503"`); n != 1 || s.told() != "" {
+			t.Errorf("said %d times:\n%s", n, log)
+		}
+		if got := p.Reason(); got != "status 503" {
+			t.Errorf("the last answer is %q", got)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := p.Reason(); got != "" || strings.Count(log.String(), "not ready yet") != 1 {
+			t.Errorf("the last answer is %q; log:\n%s", got, log)
+		}
+	})
+}
+
 func TestAnswersThatTakeTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{bad: during(0, 0), takes: 5 * time.Second}
