@@ -370,6 +370,9 @@ func TestProbesThatAreCommands(t *testing.T) {
 		return a.Text
 	}
 	m.await("both are asked", func() bool { web(); return vms[0].asked.Load() > 0 && vms[1].asked.Load() > 0 })
+	m.await("people are told who is ready", func() bool {
+		return strings.Contains(m.talk.String(), "default/two-127.0.0.1/two-127.0.0.1 gets requests: it passes its probe\n")
+	})
 	m.await("people are told what is missing", func() bool {
 		return strings.Contains(m.talk.String(), "default/three-127.0.0.1/three-127.0.0.1 gets no requests: it fails its probe: command /nowhere/check: there is no such program, or not the interpreter that its first line names; install it on the sidecar's machine\n")
 	})

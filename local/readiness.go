@@ -22,6 +22,8 @@ func (m *Mesh) hear(key string, c probe.Change) {
 		m.verdicts = append(m.verdicts, fmt.Sprintf("%s gets no requests: it fails its probe: %s", key, c.Reason))
 	case c.From == probe.Unready:
 		m.verdicts = append(m.verdicts, fmt.Sprintf("%s gets requests again: it passes its probe", key))
+	default:
+		m.verdicts = append(m.verdicts, fmt.Sprintf("%s gets requests: it passes its probe", key))
 	}
 	m.mu.Unlock()
 	select {

@@ -216,7 +216,7 @@ func TestCommandsNeedLeave(t *testing.T) {
 	f := func(allowed bool) *words {
 		t.Helper()
 		log, changes := &words{}, make(chan Change, 10)
-		p := New(Options{Exec: allowed, Changed: func(c Change) { changes <- c }, Log: slog.New(slog.NewTextHandler(log, nil))})
+		p := New(Options{Exec: allowed, Changed: func(c Change) { changes <- c }, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 		ctx, cancel := context.WithCancel(context.Background())
 		var running sync.WaitGroup
 		running.Go(func() { p.Run(ctx) })
@@ -252,7 +252,7 @@ func TestCommandsNeedLeave(t *testing.T) {
 	if _, err := os.Stat(flag); err != nil {
 		t.Error("it was not run: ", err)
 	}
-	if !strings.Contains(log.String(), `msg="application is not ready" reason="command /bin/sh: exit code 5"`) || strings.Contains(log.String(), "counts as ready") {
+	if !strings.Contains(log.String(), `level=DEBUG msg="application is not ready" reason="command /bin/sh: exit code 5"`) || strings.Contains(log.String(), "counts as ready") {
 		t.Error(log)
 	}
 }

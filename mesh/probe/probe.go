@@ -25,7 +25,7 @@ type Options struct {
 	Exec bool
 	// Changed is told of each change, from the goroutine of Run; nil tells nobody.
 	Changed func(Change)
-	// Log hears of each change; slog.Default where nil.
+	// Log hears of each change, on the level of debugging where Changed does, too; slog.Default where nil.
 	Log *slog.Logger
 }
 
@@ -174,10 +174,14 @@ func (p *Prober) askOnce(ctx context.Context, probe *model.Probe) {
 	if !changed {
 		return
 	}
+	good, bad := slog.LevelInfo, slog.LevelWarn
+	if p.o.Changed != nil { // who is told says it to people
+		good, bad = slog.LevelDebug, slog.LevelDebug
+	}
 	if c.To == Ready {
-		p.o.Log.Info("application is ready", "probe", describe(probe), "before", c.From.String())
+		p.o.Log.Log(ctx, good, "application is ready", "probe", describe(probe), "before", c.From.String())
 	} else {
-		p.o.Log.Warn("application is not ready", "reason", c.Reason, "before", c.From.String())
+		p.o.Log.Log(ctx, bad, "application is not ready", "reason", c.Reason, "before", c.From.String())
 	}
 	if p.o.Changed != nil {
 		p.o.Changed(c)
