@@ -344,6 +344,9 @@ type endpointEvents struct {
 // Settings tells those who wait for them.
 func (e *endpointEvents) Settings() { e.shared.Settled() }
 
+// GoAway ends the connection where nobody uses it.
+func (e *endpointEvents) GoAway(uint32, http2.Code) { e.shared.Leaving() }
+
 // speak2 makes the HTTP/2 of a connection to an endpoint.
 func (p *Proxy) speak2(s *upstream.Shared) *mux.Mux {
 	return mux.New(s.Link(), http2.Client, &endpointEvents{shared: s}, http2.Options{

@@ -280,6 +280,9 @@ func (s *Shared) Settled() {
 	s.offer(s.HTTP.Room(0))
 }
 
+// Leaving tells that the endpoint takes no more streams here (GOAWAY).
+func (s *Shared) Leaving() { s.left(s.HTTP.Streams(), true) }
+
 // offer tells those that wait for a stream that there may be so many.
 func (s *Shared) offer(n int) {
 	if l := s.endpoint.limits.Load(); l != nil && n > 0 && l.queued.Load() > 0 {
