@@ -132,9 +132,6 @@ func (x *exchange) mark() {
 	}
 	x.target.response.Response(res)
 	x.rule.response.Response(res)
-	if x.fellBack && x.b.reasons {
-		res.Set("x-outrider-reason", fallback.String())
-	}
 	if x.quota.told {
 		x.tellQuota(x.quota.facts)
 	}
@@ -142,6 +139,9 @@ func (x *exchange) mark() {
 		for i := range x.added.Len() {
 			res.Append(x.added.Field(i))
 		}
+	}
+	if x.fellBack && x.b.reasons { // in place of what anybody before has said
+		res.Set("x-outrider-reason", fallback.String())
 	}
 	if len(x.cookie) > 0 {
 		res.Append(message.Other, nameSetCookie, x.cookie)
