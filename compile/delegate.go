@@ -97,6 +97,7 @@ func (m *Mesh) delegated(o *config.Object, h *networking.HTTPRoute, i int, all d
 		}
 		m.act(v, sub, r)
 		m.inherit(v, sub, root, h, r)
+		v.unite()
 		out = append(out, v)
 	}
 	return out

@@ -110,9 +110,10 @@ func pathModifier(spec *gatewayv1.HTTPPathModifier) *model.PathRewrite {
 }
 
 func (f *filters) cors(spec *gatewayv1.HTTPCORSFilter) {
-	out := &model.CORS{RefuseUnmatched: true, MaxAge: model.Duration(time.Duration(spec.MaxAge) * time.Second)}
+	age := model.Duration(time.Duration(spec.MaxAge) * time.Second)
+	out := &model.CORS{RefuseUnmatched: true, MaxAge: &age}
 	if spec.MaxAge == 0 {
-		out.MaxAge = model.Duration(5 * time.Second)
+		age = model.Duration(5 * time.Second)
 	}
 	if spec.AllowCredentials != nil {
 		out.AllowCredentials = *spec.AllowCredentials

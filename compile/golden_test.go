@@ -393,7 +393,11 @@ func ruleText(r *model.Rule, used map[string]bool) string {
 		out += resilienceText(r.Route, used)
 	}
 	if c := r.CORS; c != nil {
-		out += fmt.Sprintf(" cors{origins=%v methods=%v headers=%v expose=%v maxAge=%s credentials=%t refuse=%t}", c.AllowOrigins, c.AllowMethods, c.AllowHeaders, c.ExposeHeaders, c.MaxAge, c.AllowCredentials, c.RefuseUnmatched)
+		age := model.Duration(0)
+		if c.MaxAge != nil {
+			age = *c.MaxAge
+		}
+		out += fmt.Sprintf(" cors{origins=%v methods=%v headers=%v expose=%v maxAge=%s credentials=%t refuse=%t}", c.AllowOrigins, c.AllowMethods, c.AllowHeaders, c.ExposeHeaders, age, c.AllowCredentials, c.RefuseUnmatched)
 	}
 	return out + editsText("rule-request", r.Request) + editsText("rule-response", r.Response) + " <" + originText(r.Origin) + ">"
 }

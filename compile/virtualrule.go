@@ -23,6 +23,7 @@ func (m *Mesh) virtualRule(o *config.Object, h *networking.HTTPRoute, i int, r *
 		return nil
 	}
 	m.act(v, h, r)
+	v.unite()
 	return v
 }
 
@@ -281,9 +282,12 @@ func corsPolicy(o *config.Object, field string, c *networking.CorsPolicy, r *rep
 		AllowMethods:     c.AllowMethods,
 		AllowHeaders:     c.AllowHeaders,
 		ExposeHeaders:    c.ExposeHeaders,
-		MaxAge:           duration(c.MaxAge),
 		AllowCredentials: c.AllowCredentials.GetValue(),
 		RefuseUnmatched:  c.UnmatchedPreflights == networking.CorsPolicy_IGNORE,
+	}
+	if c.MaxAge != nil { // 0 too: nothing is to be remembered
+		age := duration(c.MaxAge)
+		out.MaxAge = &age
 	}
 	for i, s := range c.AllowOrigins {
 		if sm, ok := stringMatch(o, s, element(field+".allowOrigins", i), false, r); ok {

@@ -26,10 +26,30 @@ func (x *exchange) say(o outcome, status int, why string) {
 		x.sayGRPC(o, grpcOf(o, status), why)
 		return
 	}
-	if why != "" {
+	x.dress(why)
+	x.conclude(o, why)
+}
+
+// dress gives an answer of our own what the rule does to all answers, as Envoy does: the edits, and the fields without which a
+// browser does not let a page see what went wrong. A body is plain text unless they say otherwise.
+func (x *exchange) dress(body string) {
+	res := &x.res
+	if r := x.rule; r != nil {
+		t := x.target
+		if t == nil && len(r.targets) > 0 { // it ended before the draw
+			t = x.choose()
+		}
+		if t != nil {
+			t.response.Response(res)
+		}
+		r.response.Response(res)
+		if r.cors != nil {
+			r.cors.Mark(x.origin(), res)
+		}
+	}
+	if _, typed := res.Get(message.ContentType); !typed && body != "" {
 		res.Add("content-type", "text/plain")
 	}
-	x.conclude(o, why)
 }
 
 // direct answers with what the configuration says.
@@ -41,20 +61,10 @@ func (x *exchange) direct(r *reply) {
 		x.sayGRPC(r.outcome, telemetry.GRPCOf(res.Status), r.spec.Body)
 		return
 	}
-	typed := false
 	for _, h := range r.spec.Headers {
 		res.Add(h.Name, h.Value)
-		typed = typed || message.IdentifyString(h.Name) == message.ContentType
 	}
-	if r.spec.Body != "" && !typed {
-		res.Add("content-type", "text/plain")
-	}
-	if r.outcome == configured {
-		if x.rule.cors != nil {
-			x.rule.cors.Mark(x.origin(), res)
-		}
-		x.rule.response.Response(res)
-	}
+	x.dress(r.spec.Body)
 	x.conclude(r.outcome, r.spec.Body)
 }
 
@@ -74,6 +84,7 @@ func (x *exchange) sayGRPC(o outcome, code int, why string) {
 	x.res.Status = 200
 	x.res.Add("content-type", "application/grpc")
 	x.putGRPC(&x.res.Head, code, why)
+	x.dress("")
 	x.conclude(o, "")
 }
 
@@ -128,7 +139,7 @@ func (x *exchange) redirect() {
 	x.spare = d.AppendLocation(x.spare[:0], &x.req, port, x.prefix, x.segments, &x.edits)
 	x.res.Reset()
 	x.res.Status = d.Status()
-	x.res.Append(message.Other, nameLocation, x.spare)
+	x.res.Append(message.Location, nameLocation, x.spare)
 	x.rule.response.Response(&x.res)
 	x.reply(configured)
 }

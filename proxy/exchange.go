@@ -382,13 +382,26 @@ func (x *exchange) normalize() bool {
 	switch scheme := x.req.Scheme(); {
 	case x.conn.link.Secured():
 		x.req.SetScheme(schemeHTTPS)
-	case len(scheme) == 0, x.stream != nil: // an HTTP/2 client whose TLS ended before us says https
+	case x.stream != nil: // an HTTP/2 client whose TLS ended before us says https
 		x.req.SetScheme(schemeHTTP)
+	case len(scheme) == 0:
+		x.req.SetScheme(x.forwardedScheme())
 	case string(scheme) != "http": // whoever wrote https did not mean it to be sent in the clear
 		x.say(badRequest, endings[badRequest].status, "a target of the scheme https cannot be fetched in the clear; use CONNECT")
 		return false
 	}
 	return true
+}
+
+// forwardedScheme is the scheme of a request of HTTP/1 in the clear, which names none: a sidecar believes whoever says that a
+// proxy before it ended TLS, as Istio's do, and a gateway is that proxy itself.
+func (x *exchange) forwardedScheme() []byte {
+	if x.b.spec.Direction != model.Gateway {
+		if v, ok := x.req.Get(message.XForwardedProto); ok && string(v) == "https" {
+			return schemeHTTPS
+		}
+	}
+	return schemeHTTP
 }
 
 // admit runs the gates before forwarding, in their order; false means that one of them has answered.

@@ -87,7 +87,7 @@ func (x *exchange) inject(f *fault) bool {
 		x.sayGRPC(faultAbort, f.grpc, faultText)
 		return false
 	}
-	x.res.Add("content-type", "text/plain")
+	x.dress(faultText)
 	x.conclude(faultAbort, faultText)
 	return false
 }

@@ -84,7 +84,7 @@ func TestFaultAbort(t *testing.T) {
 	}, func(w http.ResponseWriter, r *http.Request) { seen.Add(1) }, func(t *testing.T, c *http.Client, p *Proxy, client, server int) {
 		for range 3 {
 			res, b := fetch(t, c, request("POST", "http://app/", strings.NewReader("a body")))
-			if res.StatusCode != 503 || b != faultText || res.Header.Get("X-Outrider-Reason") != "fault_abort" || res.Header.Get("X-Rule") != "" {
+			if res.StatusCode != 503 || b != faultText || res.Header.Get("X-Outrider-Reason") != "fault_abort" || res.Header.Get("X-Rule") != "1" {
 				t.Errorf("got %v %q", res, b)
 			}
 		}

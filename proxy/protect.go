@@ -125,7 +125,7 @@ func (x *exchange) fallBack(v verdict) verdict {
 		return v
 	}
 	x.forgo(v)
-	x.target, x.member, x.picked = &target{cluster: b.Fallback}, nil, x.picked[:0]
+	x.target, x.member, x.picked = &target{cluster: b.Fallback, response: x.target.response}, nil, x.picked[:0]
 	x.watch.arm(x.deadline)
 	x.resumed = now() // its attempts begin here
 	v = x.attempts()

@@ -127,11 +127,11 @@ func (x *exchange) mark() {
 	}
 	x.spare = strconv.AppendInt(x.spare[:0], (now()-began)/1e6, 10)
 	res.SetBytes(message.XEnvoyUpstreamServiceTime, "x-envoy-upstream-service-time", x.spare)
-	if x.rule.cors != nil {
-		x.rule.cors.Mark(x.origin(), res)
-	}
 	x.target.response.Response(res)
 	x.rule.response.Response(res)
+	if x.rule.cors != nil { // last, as in Envoy: the edits may have taken away what the application says of it
+		x.rule.cors.Mark(x.origin(), res)
+	}
 	if x.quota.told {
 		x.tellQuota(x.quota.facts)
 	}
@@ -144,7 +144,7 @@ func (x *exchange) mark() {
 		res.Set("x-outrider-reason", fallback.String())
 	}
 	if len(x.cookie) > 0 {
-		res.Append(message.Other, nameSetCookie, x.cookie)
+		res.Append(message.SetCookie, nameSetCookie, x.cookie)
 	}
 }
 

@@ -73,7 +73,8 @@ type StringMatch struct {
 	Value string     `json:"value,omitempty"`
 }
 
-// KeyMatch compares the value of a header field or query parameter. Several fields of one name are joined with "," first.
+// KeyMatch compares the value of a header field or query parameter. Of several fields of one name, one has to
+// compare, each by itself; inverted, none may.
 type KeyMatch struct {
 	Name string `json:"name"` // headers: lower case; ":authority", ":method" and ":path" stand for these
 	StringMatch
@@ -175,7 +176,7 @@ type CORS struct {
 	AllowMethods     []string      `json:"allowMethods,omitempty"`
 	AllowHeaders     []string      `json:"allowHeaders,omitempty"`
 	ExposeHeaders    []string      `json:"exposeHeaders,omitempty"`
-	MaxAge           Duration      `json:"maxAge,omitempty"` // 0 sends none
+	MaxAge           *Duration     `json:"maxAge,omitempty"` // nil sends none
 	AllowCredentials bool          `json:"allowCredentials,omitempty"`
 	// RefuseUnmatched answers a preflight of another origin here (200, without CORS fields) instead of forwarding it.
 	RefuseUnmatched bool `json:"refuseUnmatched,omitempty"`

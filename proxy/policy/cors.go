@@ -12,8 +12,9 @@ import (
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
-// CORS answers preflights and marks answers as Envoy does: an allowed origin is echoed, and "*" among the methods or
-// headers echoes what the preflight asks for.
+// CORS answers preflights and marks answers as Envoy does: an allowed origin is echoed, and "*" for all methods or all
+// headers echoes what the preflight asks for. Among others "*" stays as it is: to browsers that send credentials it is a
+// name like any other.
 type CORS struct {
 	any     bool // every origin is allowed
 	origins []route.Text
@@ -42,7 +43,7 @@ func NewCORS(c *model.CORS) (*CORS, error) {
 	}
 	out := &CORS{
 		credentials: c.AllowCredentials, refuse: c.RefuseUnmatched,
-		anyMethod: slices.Contains(c.AllowMethods, "*"), anyHeader: slices.Contains(c.AllowHeaders, "*"),
+		anyMethod: slices.Equal(c.AllowMethods, []string{"*"}), anyHeader: slices.Equal(c.AllowHeaders, []string{"*"}),
 		methods: []byte(strings.Join(c.AllowMethods, ",")), headers: []byte(strings.Join(c.AllowHeaders, ",")),
 		expose: []byte(strings.Join(c.ExposeHeaders, ",")),
 	}
@@ -64,7 +65,7 @@ func NewCORS(c *model.CORS) (*CORS, error) {
 		}
 		out.origins = append(out.origins, t)
 	}
-	if c.MaxAge > 0 {
+	if c.MaxAge != nil {
 		out.maxAge = strconv.AppendInt(nil, int64(c.MaxAge.Std()/time.Second), 10)
 	}
 	return out, nil

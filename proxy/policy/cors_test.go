@@ -7,11 +7,16 @@ import (
 	"github.com/outrider-mesh/outrider/wire/message"
 )
 
+func seconds(n int) *model.Duration {
+	d := model.Duration(n) * 1e9
+	return &d
+}
+
 func TestCORS(t *testing.T) {
 	c := model.CORS{
 		AllowOrigins: []model.StringMatch{{Kind: model.Exact, Value: "https://a.example"}, {Kind: model.Regex, Value: `https://.*\.b\.example`}},
 		AllowMethods: []string{"GET", "PUT"}, AllowHeaders: []string{"x-a", "x-b"}, ExposeHeaders: []string{"x-c"},
-		MaxAge: model.Duration(90e9), AllowCredentials: true,
+		MaxAge: seconds(90), AllowCredentials: true,
 	}
 	preflight := func(c model.CORS, line string, fields ...string) (bool, string) {
 		t.Helper()
@@ -42,6 +47,8 @@ func TestCORS(t *testing.T) {
 	f(c, "https://c.example", true, "")
 	f(model.CORS{AllowOrigins: []model.StringMatch{{Kind: model.Exact, Value: "*"}}, AllowMethods: []string{"*"}, AllowHeaders: []string{"*"}}, "https://c.example", true,
 		"access-control-allow-origin: https://c.example\naccess-control-allow-methods: PUT\naccess-control-allow-headers: x-q,x-r\n")
+	f(model.CORS{AllowOrigins: []model.StringMatch{{Kind: model.Exact, Value: "*"}}, AllowMethods: []string{"GET", "*"}, AllowHeaders: []string{"x-a", "*"}, MaxAge: seconds(0)}, "https://c.example", true,
+		"access-control-allow-origin: https://c.example\naccess-control-allow-methods: GET,*\naccess-control-allow-headers: x-a,*\naccess-control-max-age: 0\n")
 	f(model.CORS{}, "https://c.example", false, "")
 
 	for _, fields := range [][]string{nil, {"origin: https://a.example"}, {"access-control-request-method: GET"}, {"origin: ", "access-control-request-method: GET"}} {

@@ -140,7 +140,7 @@ func (p *path) rewrite(dst, old []byte, prefix int, segments bool) (out []byte, 
 	case p.full != "":
 		dst = append(dst, p.full...)
 	case p.prefix != nil:
-		if prefix < 0 || prefix > len(old) {
+		if prefix > len(old) {
 			return dst[:start], false
 		}
 		rest := old[prefix:]

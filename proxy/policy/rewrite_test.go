@@ -83,7 +83,7 @@ func TestRawPrefix(t *testing.T) {
 	f(model.CasePrefix, "/FOO/bar", "/foo", "/x", "/x/bar")
 	f(model.Exact, "/foo", "/foo", "/x/y", "/x/y")
 	f(model.CaseIgnored, "/Foo", "/foo", "/x", "/x")
-	f(model.Regex, "/foo", "/f.*", "/x", "/foo") // no matched part
+	f(model.Regex, "/foo?q", "/f.*", "/x", "/x?q") // all of the path, as Envoy
 	f(model.Present, "/foo", "", "/x/", "/x/foo")
 	// A raw prefix may end inside a segment: what is left must not climb.
 	f(model.Prefix, "/foo../admin", "/foo", "/app/", "/admin")

@@ -18,7 +18,8 @@ type condition struct {
 	query     []parameter
 }
 
-// field compares the joined values of a header field.
+// field compares the values of a header field, each by itself: one that compares is enough, or a second field of the name
+// could hide the one that the application acts on (Envoy's match_headers_individually).
 type field struct {
 	id      message.ID
 	name    string
@@ -95,7 +96,7 @@ func newCondition(rule int32, m *model.Match) (c condition, err error) {
 	return c, nil
 }
 
-func (c *condition) hold(r *message.Request, s *Scratch) bool {
+func (c *condition) hold(r *message.Request) bool {
 	if c.path != nil && !c.path.Match(r.Path()) {
 		return false
 	}
@@ -109,9 +110,7 @@ func (c *condition) hold(r *message.Request, s *Scratch) bool {
 		return false
 	}
 	for i := range c.headers {
-		f := &c.headers[i]
-		value, ok := f.valueIn(r, s)
-		if !decide(&f.test, value, ok, f.present, f.not) {
+		if !c.headers[i].hold(r) {
 			return false
 		}
 	}
@@ -138,21 +137,26 @@ func decide(t *Text, value []byte, there, present, not bool) bool {
 	}
 }
 
-func (f *field) valueIn(r *message.Request, s *Scratch) (value []byte, ok bool) {
+func (f *field) hold(r *message.Request) bool {
 	switch f.pseudo {
 	case aPath:
-		return r.Path(), true
+		return decide(&f.test, r.Path(), true, f.present, f.not)
 	case aMethod:
-		return r.Method(), true
+		return decide(&f.test, r.Method(), true, f.present, f.not)
 	case anAuthority:
 		a := r.Authority()
-		return a, len(a) > 0
+		return decide(&f.test, a, len(a) > 0, f.present, f.not)
 	}
-	value, ok = r.Values(s.joined[:0], f.id, f.name)
-	if len(value) > cap(s.joined) {
-		s.joined = make([]byte, 0, 2*len(value)) // so that the next one of its size fits
+	i := r.Find(0, f.id, f.name)
+	if i < 0 {
+		return decide(&f.test, nil, false, f.present, f.not)
 	}
-	return value, ok
+	for ; i >= 0; i = r.Find(i+1, f.id, f.name) {
+		if _, _, value := r.Field(i); f.present || f.test.Match(value) {
+			return !f.not
+		}
+	}
+	return f.not
 }
 
 var plain = []byte("http")

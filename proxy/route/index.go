@@ -51,7 +51,7 @@ func newIndex(conditions []condition) *index {
 }
 
 // first returns the first condition that holds, or nil.
-func (x *index) first(r *message.Request, s *Scratch) *condition {
+func (x *index) first(r *message.Request) *condition {
 	path := r.Path()
 	best := int32(len(x.conditions))
 	for g := x.longest(path); g >= 0; g = x.groups[g].shorter {
@@ -59,7 +59,7 @@ func (x *index) first(r *message.Request, s *Scratch) *condition {
 			if i >= best {
 				break
 			}
-			if x.conditions[i].hold(r, s) {
+			if x.conditions[i].hold(r) {
 				best = i
 				break
 			}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -84,8 +85,6 @@ func coveredBy(m *model.StringMatch, path string) (n int, segments bool) {
 		return len(m.Value), false
 	case model.PathPrefix:
 		return len(strings.TrimRight(m.Value, "/")), true
-	case model.Regex:
-		return -1, false
 	}
 	return len(path), false
 }
@@ -149,7 +148,7 @@ func holds(m *model.Match, p *plainRequest) bool {
 		case ":method":
 			values = []string{p.method}
 		}
-		if !keyHolds(k, strings.Join(values, ","), len(values) > 0) {
+		if !fieldHolds(k, values) {
 			return false
 		}
 	}
@@ -166,6 +165,16 @@ func holds(m *model.Match, p *plainRequest) bool {
 		}
 	}
 	return true
+}
+
+// fieldHolds compares each value of a field; inverted, none may compare.
+func fieldHolds(k model.KeyMatch, values []string) bool {
+	if len(values) == 0 {
+		return keyHolds(k, "", false)
+	}
+	plain := k
+	plain.Not = false
+	return slices.ContainsFunc(values, func(v string) bool { return keyHolds(plain, v, true) }) != k.Not
 }
 
 func keyHolds(k model.KeyMatch, value string, there bool) bool {

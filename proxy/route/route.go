@@ -19,16 +19,13 @@ type Table[T any] struct {
 }
 
 // Scratch holds the buffers that matching needs; the caller keeps one and hands it in. The zero Scratch is ready.
-type Scratch struct {
-	host   []byte
-	joined []byte
-}
+type Scratch struct{ host []byte }
 
 // Match is what a request matched.
 type Match[T any] struct {
 	Rule T
-	// Prefix is how many bytes of the path the match covered, for rewrites of a prefix: all of an exact path, the first
-	// slash where the match names no path, -1 for a regular expression.
+	// Prefix is how many bytes of the path the match covered, for rewrites of a prefix: all of an exact path and of one that
+	// a regular expression matched (Envoy), the first slash where the match names no path.
 	Prefix int
 	// Segments says that the prefix was matched by segment (model.PathPrefix): what follows it is nothing or a slash.
 	Segments bool
@@ -103,7 +100,7 @@ func (t *Table[T]) Match(r *message.Request, defaultPort int, s *Scratch) Match[
 		}
 	}
 	m.Host = x.host
-	c := x.first(r, s)
+	c := x.first(r)
 	if c == nil {
 		return m
 	}

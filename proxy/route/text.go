@@ -124,13 +124,11 @@ func (t *Text) Match(b []byte) bool {
 	}
 }
 
-// covered returns how many bytes of path, which t holds for, the comparison looked at; -1 for a regular expression.
+// covered returns how many bytes of path, which t holds for, the comparison looked at.
 func (t *Text) covered(path []byte) int {
 	switch t.kind {
 	case model.Prefix, model.PathPrefix, model.CasePrefix:
 		return len(t.value)
-	case model.Regex:
-		return -1
 	case model.Present:
 		return slash(path)
 	default:

@@ -160,14 +160,14 @@ func (h *Head) Set(name, value string) { h.set(IdentifyString(name), name, value
 func (h *Head) SetBytes(id ID, name string, value []byte) { h.set(id, name, "", value) }
 
 func (h *Head) set(id ID, name, s string, b []byte) {
-	first := h.next(0, id, name)
+	first := h.Find(0, id, name)
 	if first < 0 {
 		off := uint32(len(h.buf))
 		h.buf = append(append(append(append(append(h.buf, name...), ": "...), s...), b...), "\r\n"...)
 		h.addLine(id, off, len(name), len(s)+len(b))
 		return
 	}
-	for i := h.next(first+1, id, name); i >= 0; i = h.next(i+1, id, name) {
+	for i := h.Find(first+1, id, name); i >= 0; i = h.Find(i+1, id, name) {
 		h.fields[i].nameLen = 0
 	}
 	f := &h.fields[first]
@@ -204,7 +204,7 @@ func (h *Head) Lookup(name string) (value []byte, ok bool) {
 
 // LookupID is Lookup for callers that identified the name before.
 func (h *Head) LookupID(id ID, name string) (value []byte, ok bool) {
-	i := h.next(0, id, name)
+	i := h.Find(0, id, name)
 	if i < 0 {
 		return nil, false
 	}
@@ -212,8 +212,8 @@ func (h *Head) LookupID(id ID, name string) (value []byte, ok bool) {
 	return h.buf[f.value : f.value+f.valueLen], true
 }
 
-// next returns the index of the first field of that name at or after from, or -1.
-func (h *Head) next(from int, id ID, name string) int {
+// Find returns the index, for Field, of the first field of that name at or after from, or -1.
+func (h *Head) Find(from int, id ID, name string) int {
 	if h.known&(1<<id) == 0 {
 		return -1
 	}
@@ -228,18 +228,18 @@ func (h *Head) next(from int, id ID, name string) int {
 // Values appends the values of all fields of that name to dst, joined with ",", as RFC 9110 §5.3 reads them.
 // Where there is one field and dst is empty, the result is the field's own bytes: do not append to it.
 func (h *Head) Values(dst []byte, id ID, name string) (joined []byte, ok bool) {
-	i := h.next(0, id, name)
+	i := h.Find(0, id, name)
 	if i < 0 {
 		return dst, false
 	}
 	f := &h.fields[i]
-	j := h.next(i+1, id, name)
+	j := h.Find(i+1, id, name)
 	if j < 0 && len(dst) == 0 {
 		end := f.value + f.valueLen
 		return h.buf[f.value:end:end], true
 	}
 	dst = append(dst, h.buf[f.value:f.value+f.valueLen]...)
-	for ; j >= 0; j = h.next(j+1, id, name) {
+	for ; j >= 0; j = h.Find(j+1, id, name) {
 		f = &h.fields[j]
 		dst = append(append(dst, ','), h.buf[f.value:f.value+f.valueLen]...)
 	}
