@@ -12,16 +12,18 @@ import (
 // It is safe for concurrent use until it was closed.
 //
 // What clients say in a header must not be able to grow the sidecar: at most Options.MaxPeers edges come from headers,
-// those counted that are released and retained, and an Inbound keeps at most as many headers. Beyond, newcomers count
-// for the unknown peer and outrider_metrics_overflow_total{limit="peers"}, until callers that were quiet for the time
-// that series are retained have made room.
+// those counted that are released and retained, and an Inbound keeps at most as many headers, and besides one for each edge
+// that is there: many headers of one workload do not keep another from its own edge when a new generation begins. Beyond,
+// newcomers count for the unknown peer and outrider_metrics_overflow_total{limit="peers"}, until callers that were quiet for
+// the time that series are retained have made room.
 type Inbound struct {
 	m       *Metrics
 	base    Edge
 	unknown *edge // the edge of callers that say nothing, or too much
 	callers atomic.Pointer[map[caller]*callerEdge]
-	sought  time.Time // when room was last sought; guarded by m.mu
-	closed  bool      // guarded by m.mu
+	headers map[*edge]int // of those callers, how many each edge has; guarded by m.mu
+	sought  time.Time     // when room was last sought; guarded by m.mu
+	closed  bool          // guarded by m.mu
 }
 
 // caller is what a request says of its peer.
@@ -37,7 +39,7 @@ type callerEdge struct {
 // Whoever calls it must call Close when the generation retires.
 func (m *Metrics) Inbound(base Edge) *Inbound {
 	base.Reporter, base.Peer = or(base.Reporter, Destination), model.Peer{}
-	i := &Inbound{m: m, base: base, unknown: (*edge)(m.HTTP(base)), sought: m.clock()}
+	i := &Inbound{m: m, base: base, unknown: (*edge)(m.HTTP(base)), headers: map[*edge]int{}, sought: m.clock()}
 	i.callers.Store(&map[caller]*callerEdge{})
 	return i
 }
@@ -90,8 +92,9 @@ func (i *Inbound) admit(header []byte, principal string) *edge {
 	e.Peer, e.PeerPrincipal = peer, principal
 	l := m.labels(&e)
 	m.sweep()
-	_, there := m.edges[l]
-	if len(callers) >= m.maxPeers || !there && m.peers >= m.maxPeers {
+	old, there := m.edges[l]
+	full := len(callers) >= m.maxPeers
+	if there && full && i.headers[old] > 0 || !there && (full || m.peers >= m.maxPeers) {
 		m.peerLimit.Inc()
 		i.makeRoom()
 		return i.unknown
@@ -105,6 +108,7 @@ func (i *Inbound) admit(header []byte, principal string) *edge {
 	c.called.Store(true)
 	callers = maps.Clone(callers)
 	callers[key] = c
+	i.headers[h]++
 	i.callers.Store(&callers)
 	return h
 }
@@ -121,6 +125,9 @@ func (i *Inbound) makeRoom() {
 	for k, c := range callers {
 		if !c.called.Swap(false) {
 			delete(callers, k)
+			if i.headers[c.edge]--; i.headers[c.edge] == 0 {
+				delete(i.headers, c.edge)
+			}
 			i.m.release(&c.edge.hold)
 		}
 	}
