@@ -6,9 +6,10 @@ import (
 	"github.com/outrider-mesh/outrider/mesh/model"
 )
 
-// unite orders the edits of heads that a rule and its destinations ask for, as Istio has Envoy order them. With one destination its
-// edits follow the rule's, but what either removes is gone before anything is set; with several the rule's follow. The authority
-// that the rule sets wins. Destinations take over the rule's edits where both have some, so that there is one order.
+// unite orders the edits of heads that a rule and its destinations ask for, as Istio has Envoy order them. With one destination
+// all are one list, in which what is removed comes before what is set, and that before what is added; the destination has the last
+// word. With several the rule's edits follow theirs. The authority that the rule sets wins. Destinations take over the rule's edits
+// where both have some, so that there is one order.
 func (v *virtualRule) unite() {
 	unite := func(rule *model.HeaderEdits, of func(*virtualDestination) *model.HeaderEdits) {
 		own := func(d virtualDestination) bool { return edit(of(&d)) }
@@ -23,8 +24,7 @@ func (v *virtualRule) unite() {
 				set = slices.DeleteFunc(slices.Clone(set), isHost)
 			}
 			if len(v.destinations) == 1 {
-				first := model.HeaderEdits{Remove: slices.Concat(rule.Remove, e.Remove), Set: rule.Set, Add: rule.Add}
-				*e = followed(first, model.HeaderEdits{Set: set, Add: e.Add})
+				*e = model.HeaderEdits{Remove: slices.Concat(rule.Remove, e.Remove), Set: slices.Concat(rule.Set, set), Add: slices.Concat(rule.Add, e.Add)}
 			} else {
 				*e = followed(model.HeaderEdits{Remove: e.Remove, Set: set, Add: e.Add}, *rule)
 			}

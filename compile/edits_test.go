@@ -35,7 +35,7 @@ func TestEditsOfRuleAndDestinations(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
 	}
-	f(rule, []model.HeaderEdits{own}, "{[] [] []}{[b c] [{b rule} {host rule} {a own} {d own}] [{c rule} {c own}]}")
+	f(rule, []model.HeaderEdits{own}, "{[] [] []}{[a b c] [{b rule} {d rule} {host rule} {a own} {d own}] [{c rule} {c own}]}")
 	f(rule, []model.HeaderEdits{own, {}}, "{[] [] []}{[c a] [{b rule} {d rule} {host rule}] [{c own} {c rule}]}{[a] [{b rule} {d rule} {host rule}] [{c rule}]}")
 	f(rule, []model.HeaderEdits{{}, {}}, "{[a] [{b rule} {d rule} {host rule}] [{c rule}]}{[] [] []}{[] [] []}")
 	f(model.HeaderEdits{}, []model.HeaderEdits{own}, "{[] [] []}{[b c] [{a own} {d own} {host own}] [{c own}]}")

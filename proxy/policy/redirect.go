@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -116,10 +117,12 @@ func (d *Redirect) portOf(own, listenerPort int, old string) int {
 	switch {
 	case d.port != 0:
 		return d.port
-	case d.from == "request" && own != 0:
-		return own
 	case d.from == "request":
-		return listenerPort
+		port := cmp.Or(own, listenerPort)
+		if d.scheme == "" && port == portOf("http") {
+			return 0 // whatever TLS ended before us, it is not spoken there (Istio)
+		}
+		return port
 	case d.from == "scheme" || d.host != "":
 		return 0
 	case own == portOf(old):

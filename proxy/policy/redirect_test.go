@@ -58,6 +58,8 @@ func TestLocation(t *testing.T) {
 	f(model.Redirect{PortFrom: "request"}, "", "GET a:8080 /", 9090, 1, false, "http://a:8080/")
 	f(model.Redirect{PortFrom: "request"}, "", "GET a /", 9090, 1, false, "http://a:9090/")
 	f(model.Redirect{PortFrom: "request"}, "", "GET a /", 80, 1, false, "http://a/")
+	f(model.Redirect{PortFrom: "request"}, "https", "GET a /", 80, 1, false, "https://a/") // TLS ended before, at another port
+	f(model.Redirect{PortFrom: "request", Scheme: "https"}, "", "GET a /", 80, 1, false, "https://a:80/")
 	f(model.Redirect{PortFrom: "request", Host: "b", Scheme: "https"}, "", "GET a /", 8443, 1, false, "https://b:8443/")
 	// The scheme's own port.
 	f(model.Redirect{PortFrom: "scheme"}, "", "GET a:8080 /", 8080, 1, false, "http://a/")
