@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -258,8 +257,10 @@ func TestPeers(t *testing.T) {
 		t.Skip("takes a minute")
 	}
 	type column struct {
-		about string
-		did   map[*scenario]behaviour
+		about   string
+		b       *backend
+		address func(s *scenario) string
+		did     map[*scenario]behaviour
 	}
 	kinds := [][]*table{tables(t, "requests"), tables(t, "streams"), tables(t, "responses")}
 	each := func(f func(s *scenario, responses bool)) {
@@ -273,36 +274,31 @@ func TestPeers(t *testing.T) {
 			}
 		}
 	}
-	var mu sync.Mutex
-	columns := map[string]*column{}
-	play := func(t *testing.T, name, about string, address func(s *scenario) string, b *backend) {
-		k := &column{about: about, did: map[*scenario]behaviour{}}
-		each(func(s *scenario, responses bool) { k.did[s] = s.observe(t, address(s), b, responses) })
-		mu.Lock()
-		defer mu.Unlock()
-		columns[name] = k
+	b := newBackend(t)
+	m := start(t, b.address(), setting{})
+	columns := map[string]*column{"Outrider": {about: "Outrider", b: b, address: func(s *scenario) string { return m.Address(s.at[0]) }}}
+	for _, o := range others {
+		if o.find() == "" {
+			t.Run(o.name, func(t *testing.T) {
+				t.Skipf("%s is neither on PATH nor named by $%s, so nothing is compared with it", o.program, o.variable)
+			})
+			continue
+		}
+		b := newBackend(t)
+		address, address2 := o.run(t, b.address())
+		columns[o.name] = &column{about: o.about(), b: b, address: func(s *scenario) string {
+			if s.client2 {
+				return address2
+			}
+			return address
+		}}
 	}
 	t.Run("all", func(t *testing.T) {
-		t.Run("Outrider", func(t *testing.T) {
-			t.Parallel()
-			b := newBackend(t)
-			m := start(t, b.address(), setting{})
-			play(t, "Outrider", "Outrider", func(s *scenario) string { return m.Address(s.at[0]) }, b)
-		})
-		for _, o := range others {
-			t.Run(o.name, func(t *testing.T) {
+		for name, k := range columns {
+			k.did = map[*scenario]behaviour{}
+			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				if o.find() == "" {
-					t.Skipf("%s is neither on PATH nor named by $%s, so nothing is compared with it", o.program, o.variable)
-				}
-				b := newBackend(t)
-				address, address2 := o.run(t, b.address())
-				play(t, o.name, o.about(), func(s *scenario) string {
-					if s.client2 {
-						return address2
-					}
-					return address
-				}, b)
+				each(func(s *scenario, responses bool) { k.did[s] = s.observe(t, k.address(s), k.b, responses) })
 			})
 		}
 	})
@@ -310,13 +306,24 @@ func TestPeers(t *testing.T) {
 		t.Logf("only %d of %d other proxies are there: whether we are laxer than all of them cannot be said", len(columns)-1, len(others))
 		return
 	}
-	each(func(s *scenario, _ bool) {
-		most := 0
-		for _, o := range others {
-			most = max(most, columns[o.name].did[s].forwards)
-		}
-		if ours := columns["Outrider"].did[s].forwards; ours > most && s.why == "" {
-			t.Errorf("%s:%d: %s: forwarded here (%d) and by nobody else (%d), with no word why", s.file, s.line, s.name, ours, most)
+	each(func(s *scenario, responses bool) {
+		// They are short of patience: on a machine that has much to do they are asked again, each by itself.
+		for try := 0; ; try++ {
+			most := 0
+			for _, o := range others {
+				most = max(most, columns[o.name].did[s].forwards)
+			}
+			ours := columns["Outrider"].did[s].forwards
+			if ours <= most || s.why != "" {
+				return
+			}
+			if try == 10 {
+				t.Errorf("%s:%d: %s: forwarded here (%d) and by nobody else (%d), with no word why", s.file, s.line, s.name, ours, most)
+				return
+			}
+			for _, k := range columns {
+				k.did[s] = s.observe(t, k.address(s), k.b, responses)
+			}
 		}
 	})
 	if !*update {
