@@ -167,14 +167,6 @@ func (b *Breaker) Tick(dst []Transition, now int64) []Transition {
 	return b.history.drain(dst)
 }
 
-// Note counts an event that is no execution's: ResponseFromCache, Collapsed, Emit or FallbackEmit. None counts for the health.
-func (b *Breaker) Note(e Event, now int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.advance(now)
-	b.rolling.add(set(e))
-}
-
 // admits decides about a request by the state; due says that it is to be the probe.
 func (b *Breaker) admits(now int64) (ok, due bool) {
 	switch b.state() {

@@ -163,7 +163,7 @@ func TestProbeOfEarlierTimesMeansNothing(t *testing.T) {
 	r.end(old, 410, 'S')
 	r.state(410, Open)
 	second := r.begin(601)
-	if !second.Probe() {
+	if !second.isProbe() {
 		t.Fatal("not the probe")
 	}
 	r.end(second, 610, 'F')

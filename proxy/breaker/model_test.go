@@ -307,7 +307,7 @@ func schedule(t *testing.T, seed uint64) *model {
 			open = append(open, c)
 			want := m.admit(c, now)
 			check(step, "the verdict", b.Admit(&c.ticket, now), want)
-			check(step, "the probe", c.ticket.Probe(), m.probe == c)
+			check(step, "the probe", c.ticket.isProbe(), m.probe == c)
 		case p < 60:
 			o := Outcome(r.IntN(int(PoolRejected) + 1))
 			if r.Float64() > bad {
@@ -335,7 +335,7 @@ func schedule(t *testing.T, seed uint64) *model {
 			open = append(open[:i], open[i+1:]...)
 		case p < 98:
 			m.ended = append(m.ended, entry{at: now, e: set(Collapsed)})
-			b.Note(Collapsed, now)
+			b.note(Collapsed, now)
 		default:
 			s := randomSettings(r)
 			if r.IntN(2) == 0 { // the windows stay

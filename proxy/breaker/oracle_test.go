@@ -377,7 +377,7 @@ func TestAgainstHystrix(t *testing.T) {
 			if s.verb == "go" && strings.Contains(got, "short_circuited") {
 				refused++
 			}
-			if s.verb == "go" && p.commands[s.id].ticket.Probe() {
+			if s.verb == "go" && p.commands[s.id].ticket.isProbe() {
 				probes++
 			}
 		}

@@ -34,6 +34,18 @@ func newRig(t *testing.T, s Settings) *rig {
 	return &rig{t, New(s, 0)}
 }
 
+// note counts an event that is no execution's, such as Hystrix has and a proxy has not: ResponseFromCache, Collapsed, Emit or
+// FallbackEmit. None counts for the health.
+func (b *Breaker) note(e Event, now int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.advance(now)
+	b.rolling.add(set(e))
+}
+
+// isProbe says whether the command is the one that finds out whether the target is back.
+func (t *Ticket) isProbe() bool { return t.probe != 0 }
+
 // begin asks for an execution, which must be admitted.
 func (r *rig) begin(at int64) *Ticket {
 	r.Helper()

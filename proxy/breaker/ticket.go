@@ -78,9 +78,6 @@ func (b *Breaker) Admit(t *Ticket, now int64) Verdict {
 	return verdict
 }
 
-// Probe says whether the command is the one that finds out whether the target is back.
-func (t *Ticket) Probe() bool { return t.probe != 0 }
-
 // Deadline returns the instant at which the execution has to be given up and End(TimedOut) be called, or ok false where
 // it may take as long as it likes.
 func (t *Ticket) Deadline() (at int64, ok bool) { return t.begun + t.limit, t.limit != 0 }

@@ -50,7 +50,7 @@ func TestCircuit(t *testing.T) {
 		r.run(10, "FFFF")
 		r.refused(110)
 		probe := r.begin(355)
-		if !probe.Probe() {
+		if !probe.isProbe() {
 			r.Error("the one that is admitted is not the probe")
 		}
 		r.state(355, HalfOpen)
@@ -221,8 +221,8 @@ func TestHealth(t *testing.T) {
 	f("testSingleBadRequest", s, func(r *rig) { r.run(10, "B"); r.health(999, 0, 0, 0) })
 	f("testRequestFromCache", s, func(r *rig) {
 		r.run(10, "S")
-		r.b.Note(ResponseFromCache, 20*ms)
-		r.b.Note(ResponseFromCache, 30*ms)
+		r.b.note(ResponseFromCache, 20*ms)
+		r.b.note(ResponseFromCache, 30*ms)
 		r.health(999, 0, 1, 0)
 		r.counted(999, map[Event]uint64{Success: 1, ResponseFromCache: 2})
 	})
@@ -478,7 +478,7 @@ func TestCommand(t *testing.T) {
 		for range 5 {
 			r.throttled(10)
 		}
-		r.b.Note(ResponseFromCache, 10*ms)
+		r.b.note(ResponseFromCache, 10*ms)
 		for _, c := range all {
 			r.end(c, 20, 'S')
 		}
