@@ -30,8 +30,8 @@ type conn struct {
 	table string
 	// inner is what CONNECT named: the protocol of the bytes inside has to be found out.
 	inner inner
-	// agreed2 says that HTTP/2 was agreed on by ALPN: nothing else may follow.
-	agreed2 bool
+	// agreed1 and agreed2 say that HTTP/1 or HTTP/2 was agreed on by ALPN: nothing else may follow (RFC 7301 §3.2).
+	agreed1, agreed2 bool
 	// asked is the server name that the client asked for in TLS, where somebody logs it.
 	asked string
 	// gone says that the client went away before it said anything.
@@ -70,7 +70,7 @@ func (c *conn) serve() {
 		return
 	}
 	for fresh := true; c.await(fresh); {
-		if fresh && c.version2() {
+		if fresh && !c.agreed1 && c.version2() {
 			c.multiplex()
 			return
 		}

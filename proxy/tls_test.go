@@ -131,8 +131,8 @@ func dialTLS(t *testing.T, p *Proxy, listener string, config *tls.Config) *clien
 	return &client{t: t, Conn: nc, r: bufio.NewReader(nc)}
 }
 
-// What ALPN has agreed on is spoken whatever comes first: HTTP/2 says what is wrong with a preface in its own words, and
-// HTTP/1 is not asked.
+// What ALPN has agreed on is spoken whatever comes first, as in Envoy: HTTP/2 says what is wrong with a preface in its own words,
+// and HTTP/1 refuses that of HTTP/2.
 func TestALPN(t *testing.T) {
 	a := newAuthority(t)
 	p := start(t, tlsGateway(a, newOrigin(t, nil).address()), Limits{})
@@ -153,6 +153,13 @@ func TestALPN(t *testing.T) {
 	if _, err := fr.ReadFrame(); !errors.Is(err, io.EOF) {
 		t.Errorf("behind the GOAWAY: %v", err)
 	}
+	config.NextProtos = []string{"http/1.1"}
+	c = dialTLS(t, p, "gateway", config)
+	c.send(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	if a := c.read("GET"); a.status != 400 || a.field("connection") != "close" {
+		t.Errorf("HTTP/2 where HTTP/1.1 was agreed on: %+v", a)
+	}
+	c.closed()
 	config.NextProtos = nil // prior knowledge is fine where nothing was agreed on
 	c = dialTLS(t, p, "gateway", config)
 	c.send(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
