@@ -114,7 +114,7 @@ func TestPerTryTimeout(t *testing.T) {
 	}
 	edit := func(_ *model.Snapshot, r *model.Rule) {
 		r.Route.Timeout = model.Duration(time.Minute)
-		r.Route.Retries = &model.Retries{Attempts: 2, On: []string{"5xx"}, PerTry: model.Duration(time.Second), Backoff: model.Duration(time.Millisecond)}
+		r.Route.Retries = &model.Retries{Attempts: 2, On: []string{"5xx"}, PerTry: model.Duration(2 * time.Second), Backoff: model.Duration(time.Millisecond)}
 	}
 	versionsAtOnce(t, edit, func(_ http.ResponseWriter, r *http.Request) {
 		if n := attempts(r.URL.Path).Add(1); n <= 2 || r.Method == "GET" {
