@@ -26,10 +26,10 @@ var istioLabels = []string{
 // targetLabels are what scraping adds.
 var targetLabels = []string{"instance", "job", "namespace", "pod", "workload"}
 
-// value is the sum that a PromQL expression gives, by the HTTP API, 0 where it gives none.
-func (m *mesh) value(expression string) float64 {
+// valueAt is the sum that a PromQL expression gives at a moment, by the HTTP API, 0 where it gives none.
+func (m *mesh) valueAt(at time.Time, expression string) float64 {
 	m.t.Helper()
-	samples, err := m.mesh.Prometheus().Query(m.t.Context(), expression, time.Time{})
+	samples, err := m.mesh.Prometheus().Query(m.t.Context(), expression, at)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -40,13 +40,29 @@ func (m *mesh) value(expression string) float64 {
 	return sum
 }
 
-// scraped waits until everything was scraped once more. On a busy machine a scrape may miss its time: then the next one counts.
+// value is valueAt at a moment at which no scrape was missing: on a busy machine one may miss its time, and what it would
+// have brought is gone until the next.
+func (m *mesh) value(expression string) float64 {
+	m.t.Helper()
+	at := time.Now()
+	for ; m.valueAt(at, "count(up == 0)") > 0; at = time.Now() {
+		m.sync()
+	}
+	return m.valueAt(at, expression)
+}
+
+// scraped waits until everything was scraped once more, in time.
 func (m *mesh) scraped() {
 	m.t.Helper()
-	for late := 1.0; late > 0; late = m.value("count(up == 0)") {
-		if err := m.mesh.Prometheus().Sync(m.t.Context()); err != nil {
-			m.t.Fatal(err)
-		}
+	for m.sync(); m.valueAt(time.Now(), "count(up == 0)") > 0; {
+		m.sync()
+	}
+}
+
+func (m *mesh) sync() {
+	m.t.Helper()
+	if err := m.mesh.Prometheus().Sync(m.t.Context()); err != nil {
+		m.t.Fatal(err)
 	}
 }
 
