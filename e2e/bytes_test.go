@@ -140,13 +140,11 @@ spec:
     - {destination: {host: data, subset: v2}, weight: %d}
 `, v1, v2)
 	}
+	l := newLoad(t)
 	m := up(t, text, apps)
 	m.edit("route.yaml", route(50, 50))
 	var exchanges atomic.Int64
-	stop := make(chan struct{})
-	done := make(chan struct{})
-	go func() { // ends before done is closed, which the test waits for
-		defer close(done)
+	l.Go(func() {
 		dialers := m.dialers("data", at["data"])
 		m.crowd(t, connections, func(i int) error {
 			dial := dialers["local port"]
@@ -170,20 +168,19 @@ spec:
 				first = who
 				exchanges.Add(1)
 				select {
-				case <-stop:
+				case <-l.over:
 					return nil
 				case <-time.After(time.Millisecond): // a pace that leaves the machine to others
 				}
 			}
 		})
-	}()
+	})
 	for i := range reloads {
 		before := exchanges.Load()
 		m.await("the connections are in use", func() bool { return exchanges.Load() >= before+int64(connections) })
 		m.edit("route.yaml", route(i*100/reloads, 100-i*100/reloads))
 	}
-	close(stop)
-	<-done
+	l.end()
 	t.Logf("%d exchanges on %d connections over %d reloads", exchanges.Load(), connections, reloads)
 }
 

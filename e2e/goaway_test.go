@@ -100,18 +100,17 @@ func TestGRPCServerRestarts(t *testing.T) {
 	stops := []func(){begin(0), begin(1)}
 	// Without sidecars of their own: what cannot connect is sent to the other.
 	text := grpcService("calls", "app: calls") + workload("calls", "v1", 2, "sidecar.istio.io/inject", "false")
+	l := newLoad(t)
 	m := up(t, text, func(o *local.Options) {
 		o.Apps = []local.App{{Namespace: "default", Workload: "calls-v1", Port: 8080, Addresses: at}}
 	})
 	var sent atomic.Int64
-	over, done := make(chan struct{}), make(chan struct{})
 	client := m.calls("calls:9000")
-	go func() { // ends before done is closed, which the test waits for
-		defer close(done)
+	l.Go(func() {
 		m.crowd(t, 8, func(int) error {
 			for {
 				select {
-				case <-over:
+				case <-l.over:
 					return nil
 				default:
 				}
@@ -121,7 +120,7 @@ func TestGRPCServerRestarts(t *testing.T) {
 				sent.Add(1)
 			}
 		})
-	}()
+	})
 	for n := range restarts {
 		before := sent.Load()
 		m.await("calls go on", func() bool { return sent.Load() >= before+200 })
@@ -130,8 +129,7 @@ func TestGRPCServerRestarts(t *testing.T) {
 		m.await("calls go on without one server", func() bool { return sent.Load() >= before+100 })
 		stops[n%2] = begin(n % 2)
 	}
-	close(over)
-	<-done
+	l.end()
 	stops[0]()
 	stops[1]()
 	t.Logf("%d calls, %d restarts", sent.Load(), restarts)
@@ -145,19 +143,18 @@ func TestGRPCInstancesComeAndGo(t *testing.T) {
 		turns = 20
 	}
 	instances := func(n int) string { return grpcService("calls", "app: calls") + workload("calls", "v1", n) }
+	l := newLoad(t)
 	m := up(t, instances(3), func(o *local.Options) {
 		o.StandIns = false
 		o.Apps = []local.App{{Namespace: "default", Workload: "calls-v1", Port: 8080, Addresses: []string{startInterop(t, "0"), startInterop(t, "1"), startInterop(t, "2")}}}
 	})
 	var sent atomic.Int64
-	over, done := make(chan struct{}), make(chan struct{})
 	client := m.calls("calls:9000")
-	go func() { // ends before done is closed, which the test waits for
-		defer close(done)
+	l.Go(func() {
 		m.crowd(t, 8, func(int) error {
 			for {
 				select {
-				case <-over:
+				case <-l.over:
 					return nil
 				default:
 				}
@@ -174,14 +171,13 @@ func TestGRPCInstancesComeAndGo(t *testing.T) {
 				sent.Add(1)
 			}
 		})
-	}()
+	})
 	for n := range turns {
 		before := sent.Load()
 		m.await("calls go on", func() bool { return sent.Load() >= before+200 })
 		m.edit("mesh.yaml", instances(1+n%3))
 	}
-	close(over)
-	<-done
+	l.end()
 	t.Logf("%d calls, %d edits", sent.Load(), turns)
 }
 

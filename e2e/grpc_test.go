@@ -341,27 +341,25 @@ func TestGRPCReloads(t *testing.T) {
 		reloads, calls = 60, 60_000
 	}
 	text, apps := grpcMesh(startInterop(t, "v1"), startInterop(t, "v2"))
+	l := newLoad(t)
 	m := up(t, text, apps)
 	weights := func(v1, v2 int) string {
 		return virtualCalls(fmt.Sprintf("  - route:\n    - {destination: {host: calls, subset: v1}, weight: %d}\n    - {destination: {host: calls, subset: v2}, weight: %d}\n", v1, v2))
 	}
 	m.edit("route.yaml", weights(50, 50))
 	var sent, exchanged atomic.Int64
-	stop := make(chan struct{})
-	done := make(chan struct{})
 	clients := make([]testpb.TestServiceClient, 4)
 	for i := range clients {
 		clients[i] = m.calls("calls:9000")
 	}
-	go func() { // ends before done is closed, which the test waits for
-		defer close(done)
+	l.Go(func() {
 		m.crowd(t, 16, func(i int) error {
 			if i >= 12 {
-				return pingPong(t.Context(), clients[i%4], &exchanged, stop)
+				return pingPong(t.Context(), clients[i%4], &exchanged, l.over)
 			}
 			for {
 				select {
-				case <-stop:
+				case <-l.over:
 					return nil
 				default:
 				}
@@ -371,14 +369,13 @@ func TestGRPCReloads(t *testing.T) {
 				sent.Add(1)
 			}
 		})
-	}()
+	})
 	for i := range reloads {
 		target, turns := calls*int64(i+1)/int64(reloads), exchanged.Load()
 		m.await("calls and streams go on", func() bool { return sent.Load() >= target && exchanged.Load() >= turns+4 })
 		m.edit("route.yaml", weights(10+i, 90-i))
 	}
-	close(stop)
-	<-done
+	l.end()
 	t.Logf("%d calls, %d turns of 4 streams, %d reloads", sent.Load(), exchanged.Load(), reloads)
 }
 

@@ -67,7 +67,8 @@ func machines(t *testing.T, addresses ...string) []*machine {
 	return out
 }
 
-// traffic sends requests without a pause until the stop, which returns how many there were and what was not a 200.
+// traffic sends requests without a pause until the stop, which returns how many there were and what was not a 200. Where the
+// test fails before, it stops with it.
 func (m *mesh) traffic(target string) (stop func() (sent int, failed []string)) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -89,9 +90,13 @@ func (m *mesh) traffic(target string) (stop func() (sent int, failed []string)) 
 			}
 		})
 	}
-	return func() (int, []string) {
+	end := func() {
 		cancel()
 		all.Wait()
+	}
+	m.t.Cleanup(end)
+	return func() (int, []string) {
+		end()
 		return sent, failed
 	}
 }

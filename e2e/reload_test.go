@@ -46,17 +46,16 @@ func TestReloadUnderLoad(t *testing.T) {
 	if long {
 		reloads, requests = 50, 100_000
 	}
+	l := newLoad(t)
 	m := up(t, scaled(2))
 	m.edit("split.yaml", split(50, 50))
 	var sent, failed atomic.Int64
 	var why sync.Map
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
 	for range 16 {
-		wg.Go(func() {
+		l.Go(func() {
 			for {
 				select {
-				case <-stop:
+				case <-l.over:
 					return
 				default:
 				}
@@ -82,8 +81,7 @@ func TestReloadUnderLoad(t *testing.T) {
 			m.edit("split.yaml", split(10+i, 90-i))
 		}
 	}
-	close(stop)
-	wg.Wait()
+	l.end()
 	t.Logf("%d requests, %d reloads, %d failed", sent.Load(), reloads, failed.Load())
 	if failed.Load() > 0 {
 		why.Range(func(k, _ any) bool { t.Error(k); return true })

@@ -383,7 +383,7 @@ func TestStateOutlivesReloadsUnderLoad(t *testing.T) {
 	if long {
 		reloads = 60
 	}
-	w := newWard(t, 4)
+	l, w := newLoad(t), newWard(t, 4)
 	opened := listenVersions(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(503) })
 	text := service("web", "app: web") + workload("web", "v1", 4, "sidecar.istio.io/inject", "false") +
 		service("down", "app: down") + workload("down", "v1", 1, "sidecar.istio.io/inject", "false") + `---
@@ -416,13 +416,11 @@ spec:
 	time.Sleep(250 * time.Millisecond) // what was under way to the ejected one has ended
 	ill, transitions := w.asked[0].Load(), m.total("outrider_breaker_transitions_total")
 	var sent atomic.Int64
-	stop := make(chan struct{})
-	var all sync.WaitGroup
 	for i := range 8 {
-		all.Go(func() {
+		l.Go(func() {
 			for {
 				select {
-				case <-stop:
+				case <-l.over:
 					return
 				default:
 				}
@@ -444,8 +442,7 @@ spec:
 		m.edit("other.yaml", service(fmt.Sprintf("other-%d", i), "app: other"))
 		m.await("the load goes on", func() bool { return sent.Load() > before+200 || t.Failed() })
 	}
-	close(stop)
-	all.Wait()
+	l.end()
 	if n := w.asked[0].Load() - ill; n > 0 {
 		t.Errorf("the ejected endpoint was asked %d times", n)
 	}

@@ -142,11 +142,11 @@ func TestCertificateReloads(t *testing.T) {
 	a := newAuthority(t)
 	secret, serial := a.secret("shop.example")
 	app := startInterop(t, "v1")
+	l := newLoad(t)
 	m := up(t, named80("grpc")+secureEntry, apps(app))
 	m.edit("secret.yaml", secret)
 	at := m.at("entry", 18080)
 	var dialled, ended, sent atomic.Int64
-	over, done := make(chan struct{}), make(chan struct{})
 	channel := dialGRPC(t, at, "shop.example", grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: a.pool(), ServerName: "shop.example"})),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			dialled.Add(1)
@@ -163,12 +163,11 @@ func TestCertificateReloads(t *testing.T) {
 		}
 	}
 	const callers = 8
-	go func() { // ends before done is closed, which the test waits for
-		defer close(done)
+	l.Go(func() {
 		m.crowd(t, callers, func(i int) error {
 			for {
 				select {
-				case <-over:
+				case <-l.over:
 					return nil
 				default:
 				}
@@ -178,7 +177,7 @@ func TestCertificateReloads(t *testing.T) {
 				sent.Add(1)
 			}
 		})
-	}()
+	})
 	shown := func() int64 {
 		c, err := tls.Dial("tcp", at, &tls.Config{RootCAs: a.pool(), ServerName: "shop.example"})
 		if err != nil {
@@ -200,8 +199,7 @@ func TestCertificateReloads(t *testing.T) {
 	if got := shown(); got != serial {
 		t.Errorf("at last a new connection is shown certificate %d, want %d", got, serial)
 	}
-	close(over)
-	<-done
+	l.end()
 	if n := ended.Load(); n != 0 { // a client of HTTP/1 may open another one whenever all are busy
 		t.Errorf("%d connections were ended while certificates changed, want none", n)
 	}

@@ -135,12 +135,11 @@ func TestWebSocketsAcrossReloads(t *testing.T) {
 	if long {
 		sockets, reloads = 100, 40
 	}
+	l := newLoad(t)
 	m := up(t, named80("http"), apps(listen(t, echoSockets(t))))
 	m.http.Timeout = 0
 	var turns atomic.Int64
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() { // ends before done is closed, which the test waits for
-		defer close(done)
+	l.Go(func() {
 		m.crowd(t, sockets, func(i int) error {
 			ws, _, err := socket(t.Context(), m.http, "ws://web/")
 			if err != nil {
@@ -152,20 +151,19 @@ func TestWebSocketsAcrossReloads(t *testing.T) {
 				}
 				turns.Add(1)
 				select {
-				case <-stop:
+				case <-l.over:
 					return ws.Close(websocket.StatusNormalClosure, "")
 				case <-time.After(time.Millisecond): // a pace that leaves the machine to others
 				}
 			}
 		})
-	}()
+	})
 	for i := range reloads {
 		before := turns.Load()
 		m.await("the sockets are in use", func() bool { return turns.Load() >= before+int64(sockets) })
 		m.edit("route.yaml", virtual("web", fmt.Sprintf("  - headers: {request: {set: {x-edit: %q}}}\n    route: [{destination: {host: web}}]\n", fmt.Sprint(i))))
 	}
-	close(stop)
-	<-done
+	l.end()
 }
 
 // TestUpgradeToH2CIsNotPassedOn: RFC 9113 has done away with it, and what follows could go past every rule.
