@@ -122,6 +122,7 @@ func (s *breakoffs) serve(c *net.TCPConn) {
 // TestBreakOffsAsEnvoy has an application's connection of HTTP/1 end within answers, in order and not, under policies that name
 // that and that do not: statuses, flags and the attempts that it sees are those of Envoy.
 func TestBreakOffsAsEnvoy(t *testing.T) {
+	t.Parallel()
 	alike(t, func() differences { return breakOffDifferences(t) })
 }
 

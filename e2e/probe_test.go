@@ -352,6 +352,7 @@ spec: {host: web.example.com, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN
 // TestProbesThatAreCommands has machines that are ready while a file is there, as test(1) sees it, and one whose program is
 // not installed.
 func TestProbesThatAreCommands(t *testing.T) {
+	t.Parallel()
 	vms := machines(t, meshtest.Address(t), meshtest.Address(t), meshtest.Address(t))
 	flags := []string{filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")}
 	raise := func(i int) {
@@ -409,6 +410,7 @@ func TestProbesThatAreCommands(t *testing.T) {
 
 // TestCommandsAreNotRunUnasked runs no command where nobody has allowed it: who reads the files may not be who wrote them.
 func TestCommandsAreNotRunUnasked(t *testing.T) {
+	t.Parallel()
 	vms := machines(t, meshtest.Address(t))
 	trace := filepath.Join(t.TempDir(), "trace")
 	m := up(t, flaggedService+flagged(t, "one", vms[0], "/bin/sh", "-c", `echo >"$1"; exit 1`, "sh", trace), func(o *local.Options) { o.StandIns = false })
