@@ -237,8 +237,10 @@ spec:
 		t.Errorf("%v: %s", err, e.Calls[0])
 	}
 	for _, w := range f.Ready().Workloads {
-		if w.Instance == "front" && !strings.Contains(f.metrics(w.Metrics), `source_workload="front"`) {
-			t.Error("the call did not go through its own sidecar")
+		if w.Instance == "front" {
+			f.until("the call went through its own sidecar", func() bool {
+				return strings.Contains(f.metrics(w.Metrics), `source_workload="front"`)
+			})
 		}
 	}
 }
