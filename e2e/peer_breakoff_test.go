@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 )
 
@@ -38,58 +37,9 @@ func began(piece string) bool {
 	return strings.Contains(rest, "\r\n\r\n")
 }
 
-// breakoffs is an application of HTTP/1 whose connections end within answers, as a request's field x-script says, one word for each
-// attempt, the last one for all that follow: a status, or one of pieces with ".fin" or ".rst", which is how the connection ends
-// then. It ends once the client has an answer, where there is one to have.
-type breakoffs struct {
-	script
-	arrived chan struct{} // at the client
-	over    chan struct{} // the test is
-}
-
-func newBreakoffs(t *testing.T) (*breakoffs, string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &breakoffs{script{seen: map[string]int{}}, make(chan struct{}), make(chan struct{})}
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	open := map[net.Conn]bool{}
-	all.Go(func() { // ends with the listener
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			open[c] = true
-			mu.Unlock()
-			all.Go(func() { // ends with the connection
-				s.serve(c.(*net.TCPConn))
-				mu.Lock()
-				delete(open, c)
-				mu.Unlock()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		close(s.over)
-		mu.Lock()
-		for c := range open {
-			_ = c.Close()
-		}
-		mu.Unlock()
-		all.Wait()
-	})
-	return s, l.Addr().String()
-}
-
-// serve answers one request.
-func (s *breakoffs) serve(c *net.TCPConn) {
-	defer c.Close()
+// serveBreakoff answers one request of HTTP/1 by a word that is a status, or one of pieces with ".fin" or ".rst", which is how the
+// connection ends then: once the client has an answer, where there is one to have.
+func serveBreakoff(s *staged, c net.Conn) {
 	r, err := http.ReadRequest(bufio.NewReader(c))
 	if err != nil {
 		return
@@ -97,25 +47,17 @@ func (s *breakoffs) serve(c *net.TCPConn) {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return
 	}
-	words := strings.Fields(r.Header.Get("x-script"))
-	s.mu.Lock()
-	n := s.seen[r.Header.Get("x-scenario")]
-	s.seen[r.Header.Get("x-scenario")]++
-	s.mu.Unlock()
-	piece, end, found := strings.Cut(words[min(n, len(words)-1)], ".")
+	piece, end, found := strings.Cut(s.next(r.Header), ".")
 	if !found {
 		_, _ = fmt.Fprintf(c, "HTTP/1.1 %s Said\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", piece)
 		return
 	}
 	_, _ = io.WriteString(c, pieces[piece])
 	if began(piece) {
-		select {
-		case <-s.arrived:
-		case <-s.over:
-		}
+		s.answered()
 	}
 	if end == "rst" {
-		_ = c.SetLinger(0)
+		_ = c.(*net.TCPConn).SetLinger(0)
 	}
 }
 
@@ -128,7 +70,7 @@ func TestBreakOffsAsEnvoy(t *testing.T) {
 
 func breakOffDifferences(t *testing.T) differences {
 	t.Helper()
-	app, at := newBreakoffs(t)
+	app, at := newStaged(t, serveBreakoff)
 	var policies []retryCase
 	for _, c := range retryCases {
 		switch c.name {
@@ -158,26 +100,8 @@ func breakOffDifferences(t *testing.T) differences {
 			}
 		}
 	}
-	run := func(address string) []string {
-		app.reset()
-		c := plain(address)
-		var got []string
-		for i, s := range all {
-			res, err := c.Do(s.request(t, i, "body"))
-			if err != nil {
-				t.Fatalf("%v: %v", s, err)
-			}
-			piece, _, _ := strings.Cut(s.script, ".")
-			if began(piece) {
-				app.arrived <- struct{}{}
-			}
-			_, err = io.Copy(io.Discard, res.Body)
-			_ = res.Body.Close()
-			got = append(got, fmt.Sprintf("%d, whole %t, after %d", res.StatusCode, err == nil, app.attempts(scenarioName(i))))
-		}
-		return got
-	}
-	differ, tally := compareRuns(m, e, all, run)
-	t.Logf("%d scenarios with %v", len(all), tally)
-	return differ
+	return app.compare(t, m, e, all, func(script string) bool {
+		piece, _, _ := strings.Cut(script, ".")
+		return began(piece)
+	})
 }

@@ -3,12 +3,9 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -21,52 +18,9 @@ var resetCodes = map[string]http2.ErrCode{
 	"protocol": http2.ErrCodeProtocol, "none": http2.ErrCodeNo,
 }
 
-// resets is an application of HTTP/2 that does what a request's field x-script says, one word for each attempt, the last one for
-// all that follow: a status, one of resetCodes, or "head+" and "body+" before one, which say what it answers before; then it
-// waits until the client has that.
-type resets struct {
-	script
-	arrived chan struct{} // at the client
-	over    chan struct{} // the test is
-}
-
-func newResets(t *testing.T) (*resets, string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &resets{script{seen: map[string]int{}}, make(chan struct{}), make(chan struct{})}
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	open := map[net.Conn]bool{}
-	all.Go(func() { // ends with the listener
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			open[c] = true
-			mu.Unlock()
-			all.Go(func() { s.serve(c) }) // ends with the connection
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		close(s.over)
-		mu.Lock()
-		for c := range open {
-			_ = c.Close()
-		}
-		mu.Unlock()
-		all.Wait()
-	})
-	return s, l.Addr().String()
-}
-
-func (s *resets) serve(c net.Conn) {
-	defer c.Close()
+// serveResets speaks HTTP/2. A word is a status, one of resetCodes, or "head+" and "body+" before one, which say what is answered
+// before; then it waits until the client has that.
+func serveResets(s *staged, c net.Conn) {
 	r := bufio.NewReader(c)
 	if _, err := r.Discard(len(http2.ClientPreface)); err != nil {
 		return
@@ -93,24 +47,19 @@ func (s *resets) serve(c net.Conn) {
 			heads[frame.StreamID] = frame
 		}
 		if id := frame.Header().StreamID; id != 0 && frame.Header().Flags.Has(http2.FlagDataEndStream) && heads[id] != nil { // of HEADERS, too
-			s.play(f, id, heads[id])
+			playReset(s, f, id, heads[id])
 			delete(heads, id)
 		}
 	}
 }
 
-// play does what the script of a request says that is here as a whole.
-func (s *resets) play(f *http2.Framer, id uint32, head *http2.MetaHeadersFrame) {
+// playReset does what the script of a request says that is here as a whole.
+func playReset(s *staged, f *http2.Framer, id uint32, head *http2.MetaHeadersFrame) {
 	fields := http.Header{}
 	for _, h := range head.RegularFields() {
 		fields.Add(h.Name, h.Value)
 	}
-	scenario, words := fields.Get("x-scenario"), strings.Fields(fields.Get("x-script"))
-	s.mu.Lock()
-	n := s.seen[scenario]
-	s.seen[scenario]++
-	s.mu.Unlock()
-	before, word, found := strings.Cut(words[min(n, len(words)-1)], "+")
+	before, word, found := strings.Cut(s.next(fields), "+")
 	if !found {
 		before, word = "", before
 	}
@@ -126,11 +75,7 @@ func (s *resets) play(f *http2.Framer, id uint32, head *http2.MetaHeadersFrame) 
 		_ = f.WriteData(id, false, []byte("piece"))
 	}
 	if before != "" {
-		select {
-		case <-s.arrived:
-		case <-s.over:
-			return
-		}
+		s.answered()
 	}
 	if code, ok := resetCodes[word]; ok {
 		_ = f.WriteRSTStream(id, code)
@@ -149,7 +94,7 @@ func TestStreamResetsAsEnvoy(t *testing.T) {
 
 func resetDifferences(t *testing.T) differences {
 	t.Helper()
-	app, at := newResets(t)
+	app, at := newStaged(t, serveResets)
 	policies := []retryCase{{name: "refusedstream", istio: "retries: {attempts: 2, retryOn: refused-stream, backoff: 1ms}", envoy: "num_retries: 2, retry_on: refused-stream"}}
 	for _, c := range retryCases {
 		switch c.name {
@@ -172,25 +117,5 @@ func resetDifferences(t *testing.T) differences {
 			}
 		}
 	}
-	run := func(address string) []string {
-		app.reset()
-		c := plain(address)
-		var got []string
-		for i, s := range all {
-			res, err := c.Do(s.request(t, i, "body"))
-			if err != nil {
-				t.Fatalf("%v: %v", s, err)
-			}
-			if strings.Contains(s.script, "+") {
-				app.arrived <- struct{}{}
-			}
-			_, err = io.Copy(io.Discard, res.Body)
-			_ = res.Body.Close()
-			got = append(got, fmt.Sprintf("%d, whole %t, after %d", res.StatusCode, err == nil, app.attempts(scenarioName(i))))
-		}
-		return got
-	}
-	differ, tally := compareRuns(m, e, all, run)
-	t.Logf("%d scenarios with %v", len(all), tally)
-	return differ
+	return app.compare(t, m, e, all, func(script string) bool { return strings.Contains(script, "+") })
 }

@@ -38,16 +38,21 @@ func (s *script) reset() {
 	s.seen = map[string]int{}
 }
 
+// next counts an attempt, and returns its word.
+func (s *script) next(h http.Header) string {
+	words := strings.Fields(h.Get("x-script"))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.seen[h.Get("x-scenario")]
+	s.seen[h.Get("x-scenario")]++
+	return words[min(n, len(words)-1)]
+}
+
 // ServeHTTP plays the next word: a status, "reset", "close", "hang", "slow" (an answer after a second), "limited" (503 by a rate limit),
 // "grpc" with a status in the head, "plain" and "refuse" with such a status in an answer of 200 and 503 that is no gRPC, or "early" (103
 // before a 503).
 func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	words := strings.Fields(r.Header.Get("x-script"))
-	s.mu.Lock()
-	n := s.seen[r.Header.Get("x-scenario")]
-	s.seen[r.Header.Get("x-scenario")]++
-	s.mu.Unlock()
-	word := words[min(n, len(words)-1)]
+	word := s.next(r.Header)
 	_, _ = io.Copy(io.Discard, r.Body)
 	w.Header().Set("Connection", "close") // a kept connection that ends is another matter
 	status, err := strconv.Atoi(word)

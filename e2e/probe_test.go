@@ -205,36 +205,9 @@ func TestEntriesOfAWorkloadGroup(t *testing.T) {
 	t.Parallel()
 	vms := machines(t, meshtest.Address(t), meshtest.Address(t))
 	vms[1].ill.Store(true)
-	text := `---
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: web}
-spec:
-  hosts: [web.example.com]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  workloadSelector: {labels: {app: web}}
-  ports: [{number: 80, name: http, protocol: HTTP}]
-`
+	text := machinesEntry
 	for i, name := range []string{"one", "two"} { // each entry belongs to its group by its name
-		_, port, err := net.SplitHostPort(vms[i].at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text += fmt.Sprintf(`---
-apiVersion: networking.istio.io/v1
-kind: WorkloadGroup
-metadata: {name: %[1]s}
-spec:
-  metadata: {labels: {app: web}}
-  template: {ports: {http: %[2]s}}
-  probe: {periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1, httpGet: {path: /healthz, port: %[2]s}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: %[1]s-127.0.0.1}
-spec: {address: 127.0.0.1}
-`, name, port)
+		text += group(t, name, vms[i], "httpGet: {path: /healthz, port: %[2]s}")
 	}
 	m := up(t, text, func(o *local.Options) { o.StandIns = false })
 	m.await("the one that is ready is asked", func() bool { return m.get("http://web.example.com/").Status == 200 })
@@ -305,14 +278,10 @@ spec: {selector: {app: %[1]s}, ports: [{name: %[2]s, port: 80, targetPort: 8080}
 	m.await("bytes is ready", func() bool { return m.says("bytes", "outrider_probe_ready 1") })
 }
 
-// flagged is a machine's WorkloadGroup, named name, whose probe is the command; vm is what answers for it.
-func flagged(t *testing.T, name string, vm *machine, command ...string) string {
+// group is a machine's WorkloadGroup, named name, with its entry; what asks for its health may name its port as %[2]s.
+func group(t *testing.T, name string, vm *machine, ask string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(vm.at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := json.Marshal(command)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,16 +292,27 @@ metadata: {name: %[1]s}
 spec:
   metadata: {labels: {app: web}}
   template: {ports: {http: %[2]s}}
-  probe: {periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1, exec: {command: %[3]s}}
+  probe: {periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1, `+ask+`}
 ---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {name: %[1]s-127.0.0.1}
 spec: {address: 127.0.0.1}
-`, name, port, list)
+`, name, port)
 }
 
-const flaggedService = `---
+// flagged is a machine's WorkloadGroup whose probe is the command; vm is what answers for it.
+func flagged(t *testing.T, name string, vm *machine, command ...string) string {
+	t.Helper()
+	list, err := json.Marshal(command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return group(t, name, vm, "exec: {command: "+strings.ReplaceAll(string(list), "%", "%%")+"}")
+}
+
+// machinesEntry is the service of those machines.
+const machinesEntry = `---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: web}
@@ -342,7 +322,9 @@ spec:
   resolution: STATIC
   workloadSelector: {labels: {app: web}}
   ports: [{number: 80, name: http, protocol: HTTP}]
----
+`
+
+const flaggedService = machinesEntry + `---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: web}
