@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -110,11 +111,8 @@ func pathModifier(spec *gatewayv1.HTTPPathModifier) *model.PathRewrite {
 }
 
 func (f *filters) cors(spec *gatewayv1.HTTPCORSFilter) {
-	age := model.Duration(time.Duration(spec.MaxAge) * time.Second)
+	age := model.Duration(time.Duration(cmp.Or(spec.MaxAge, 5)) * time.Second)
 	out := &model.CORS{RefuseUnmatched: true, MaxAge: &age}
-	if spec.MaxAge == 0 {
-		age = model.Duration(5 * time.Second)
-	}
 	if spec.AllowCredentials != nil {
 		out.AllowCredentials = *spec.AllowCredentials
 	}

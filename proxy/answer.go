@@ -33,22 +33,15 @@ func (x *exchange) say(o outcome, status int, why string) {
 // dress gives an answer of our own what the rule does to all answers, as Envoy does: the edits, and the fields without which a
 // browser does not let a page see what went wrong. A body is plain text unless they say otherwise.
 func (x *exchange) dress(body string) {
-	res := &x.res
-	if r := x.rule; r != nil {
+	if x.rule != nil {
 		t := x.target
-		if t == nil && len(r.targets) > 0 { // it ended before the draw
+		if t == nil && len(x.rule.targets) > 0 { // it ended before the draw
 			t = x.choose()
 		}
-		if t != nil {
-			t.response.Response(res)
-		}
-		r.response.Response(res)
-		if r.cors != nil {
-			r.cors.Mark(x.origin(), res)
-		}
+		x.editAnswer(t)
 	}
-	if _, typed := res.Get(message.ContentType); !typed && body != "" {
-		res.Add("content-type", "text/plain")
+	if _, typed := x.res.Get(message.ContentType); !typed && body != "" {
+		x.res.Add("content-type", "text/plain")
 	}
 }
 

@@ -30,8 +30,8 @@ type conn struct {
 	table string
 	// inner is what CONNECT named: the protocol of the bytes inside has to be found out.
 	inner inner
-	// agreed1 and agreed2 say that HTTP/1 or HTTP/2 was agreed on by ALPN: nothing else may follow (RFC 7301 §3.2).
-	agreed1, agreed2 bool
+	// agreed is the protocol that ALPN agreed on, or "": nothing else may follow (RFC 7301 §3.2).
+	agreed string
 	// asked is the server name that the client asked for in TLS, where somebody logs it.
 	asked string
 	// gone says that the client went away before it said anything.
@@ -65,12 +65,12 @@ func (c *conn) serve() {
 	if !c.speak() {
 		return
 	}
-	if c.agreed2 {
+	if c.agreed == "h2" {
 		c.multiplex()
 		return
 	}
 	for fresh := true; c.await(fresh); {
-		if fresh && !c.agreed1 && c.version2() {
+		if fresh && c.agreed == "" && c.version2() {
 			c.multiplex()
 			return
 		}

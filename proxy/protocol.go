@@ -83,7 +83,7 @@ func (c *conn) detect(wait time.Duration, name []byte) bool {
 // within finds out what is spoken inside of a CONNECT that was answered, and serves what is not HTTP.
 func (c *conn) within() bool {
 	in := c.inner
-	c.inner, c.agreed1 = inner{}, false
+	c.inner, c.agreed = inner{}, ""
 	return in.declared || c.detect(0, in.name)
 }
 
@@ -220,8 +220,7 @@ func (c *conn) secure(b *binding) bool {
 		c.pass([]byte(state.ServerName))
 		return false
 	}
-	c.agreed2 = state.NegotiatedProtocol == "h2"
-	c.agreed1 = state.NegotiatedProtocol != "" && !c.agreed2
+	c.agreed = state.NegotiatedProtocol
 	c.watch.rest(now() + int64(c.proxy.limits.HeadTimeout)) // idle, until the first request
 	return true
 }

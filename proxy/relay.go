@@ -118,6 +118,18 @@ func (x *exchange) malformed(err error) verdict {
 	return x.fail(upstreamProtocol, unknown)
 }
 
+// editAnswer changes the answer as the destination, if there is one, and the rule ask for.
+func (x *exchange) editAnswer(t *target) {
+	res, r := &x.res, x.rule
+	if t != nil {
+		t.response.Response(res)
+	}
+	r.response.Response(res)
+	if r.cors != nil { // last, as in Envoy: the edits may have taken away what the application says of it
+		r.cors.Mark(x.origin(), res)
+	}
+}
+
 // mark adds to the answer what the rule, the destination and the mesh ask for.
 func (x *exchange) mark() {
 	res := &x.res
@@ -127,11 +139,7 @@ func (x *exchange) mark() {
 	}
 	x.spare = strconv.AppendInt(x.spare[:0], (now()-began)/1e6, 10)
 	res.SetBytes(message.XEnvoyUpstreamServiceTime, "x-envoy-upstream-service-time", x.spare)
-	x.target.response.Response(res)
-	x.rule.response.Response(res)
-	if x.rule.cors != nil { // last, as in Envoy: the edits may have taken away what the application says of it
-		x.rule.cors.Mark(x.origin(), res)
-	}
+	x.editAnswer(x.target)
 	if x.quota.told {
 		x.tellQuota(x.quota.facts)
 	}
